@@ -1,0 +1,40 @@
+# One command each: `make demo` climbs a ladder on this machine, `make test` checks everything.
+PYTHON ?= python3
+BIN := .venv/bin
+SWEEP ?= examples/laptop.yaml
+WORKDIR ?= laptop
+
+.PHONY: help setup demo test quick lint format lock figures clean
+
+help: ## show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+setup: .venv/.ready ## make .venv with the pinned dependencies (a second run installs nothing)
+
+.venv/.ready: requirements/dev.txt pyproject.toml requirements/setup.sh
+	@bash requirements/setup.sh "$(PYTHON)"
+
+demo: setup ## climb the laptop ladder and write its report
+	@$(BIN)/scalingsweep run $(SWEEP) --workdir $(WORKDIR)
+
+test: setup lint ## every check and every test
+	@$(BIN)/pytest
+
+quick: setup ## the tests that take seconds
+	@$(BIN)/pytest -m "not slow" -x
+
+lint: setup ## style, types, and the arrows between packages
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup ## rewrite the sources in the project's style
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+lock: setup ## pin the newest versions that fit pyproject.toml
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-header --all-extras pyproject.toml -o requirements/dev.txt
+
+clean: ## remove what `setup` made
+	rm -rf .venv

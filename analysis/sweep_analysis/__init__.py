@@ -1,0 +1,1 @@
+"""The scaling-law analysis: laws, fits, forecasts and verdicts as pure functions of records."""

@@ -1,0 +1,25 @@
+"""Training FLOPs by the two conventions, both stored with every record and never mixed.
+
+Owns the arithmetic C(N, D). `six_nd` is the convention of the scaling-law papers; `detailed` counts the matrix
+products of the decoder, attention and output projection included, embeddings left out.
+"""
+
+from sweep_analysis.shape import Shape
+
+
+def six_nd(parameters: float, tokens: float) -> float:
+    """C = 6·N·D training FLOPs (Kaplan et al. 2020, arXiv:2001.08361, §2.1), N counting all parameters."""
+    return 6.0 * parameters * tokens
+
+
+def detailed(shape: Shape, tokens: float, sequence_length: int) -> float:
+    """Training FLOPs of the matrix products, forward and backward (Hoffmann et al. 2022, arXiv:2203.15556, appendix F).
+
+    A token costs 2 FLOPs a weight in attention, SwiGLU and the output projection, and 4·s·w a layer for the attention
+    scores and their use (s: sequence length, counted in full although the mask is causal); the backward pass costs
+    twice the forward one.
+    """
+    w = shape.width
+    weights = shape.layers * (4 * w * w + 3 * w * shape.hidden) + shape.vocabulary * w
+    forward = 2 * weights + 4 * shape.layers * sequence_length * w
+    return 3.0 * forward * tokens

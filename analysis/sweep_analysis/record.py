@@ -1,0 +1,143 @@
+"""A record says what came out: the loss of one model at one token count, with all that makes it comparable.
+
+Owns the wire forms between trainer and operator: the record (version 1), the progress of a run, and the failure that
+ended an attempt. Judges nothing.
+"""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from sweep_analysis.document import Document
+from sweep_analysis.rung import Purpose
+
+VERSION = "scalingsweep.dev/record-v1"
+
+
+class RunReference(Document):
+    """The run, attempt and configuration that a record belongs to."""
+
+    uid: str = Field(min_length=1, max_length=64)
+    attempt: int = Field(ge=1)
+    config_digest: str = Field(max_length=80)
+
+
+class ParameterCounts(Document):
+    """N by three conventions; the first is the one that laws are fitted on unless a sweep says otherwise."""
+
+    total: int = Field(gt=0)
+    non_embedding: int = Field(gt=0)
+    active: int = Field(gt=0)
+    """Parameters that one token passes through; equals total for a dense model."""
+
+
+class FlopCounts(Document):
+    """C, training FLOPs from the first step to this record, by both conventions."""
+
+    six_nd: float = Field(gt=0, alias="sixND")
+    detailed: float = Field(gt=0)
+
+
+class Curve(Document):
+    """Where the learning curve lies, and its digest."""
+
+    uri: str = Field(max_length=1024)
+    digest: str = Field(max_length=80)
+
+
+class Record(Document):
+    """One measured point of the law: L(N, D)."""
+
+    api_version: Literal["scalingsweep.dev/record-v1"] = VERSION
+    run: RunReference
+    purpose: Purpose
+    parameters: ParameterCounts
+    tokens: int = Field(gt=0)
+    """D, training tokens seen, repeated ones included."""
+    unique_tokens: int = Field(gt=0)
+    """Distinct training tokens among them."""
+    epochs: float = Field(gt=0)
+    """D divided by the tokens the training set holds, at least."""
+    flops: FlopCounts
+    seed: int = Field(ge=0)
+    loss: float = Field(gt=0)
+    """Validation cross-entropy, nats per token."""
+    validation_digest: str = Field(max_length=80)
+    tokenizer_digest: str = Field(max_length=80)
+    gpu_seconds: float = Field(ge=0)
+    """Device time of this attempt up to this record (a process slot on a machine without GPUs)."""
+    curve: Curve | None = None
+    trainer_version: str = Field(max_length=64)
+    finished_at: str = Field(max_length=40)
+    """RFC 3339, UTC."""
+
+
+class Progress(Document):
+    """Where a run stands; written every few seconds, the last one wins."""
+
+    attempt: int = Field(ge=1)
+    step: int = Field(ge=0)
+    steps: int = Field(ge=1)
+    """Steps of the whole run, decay branches included."""
+    tokens: int = Field(ge=0)
+    loss: float | None = None
+    """Training loss, nats per token, averaged over the last steps."""
+    tokens_per_second: float = Field(default=0.0, ge=0)
+    eta_seconds: float | None = Field(default=None, ge=0)
+    phase: Literal["Starting", "Training", "Evaluating", "Checkpointing", "Done"] = "Training"
+    training_seconds: float = Field(default=0.0, ge=0)
+    """Time spent inside training steps, all attempts together."""
+    last_updated: str = Field(max_length=40)
+
+
+class FailureReason(StrEnum):
+    """Why an attempt ended without its records. Each is shown unchanged wherever the failure is."""
+
+    DIVERGED = "Diverged"
+    """The loss became infinite, NaN, or far above its start."""
+    BAD_CONFIGURATION = "BadConfiguration"
+    """The run cannot start as it is described; a retry would fail the same way."""
+    DATA_UNAVAILABLE = "DataUnavailable"
+    STORAGE_FULL = "StorageFull"
+    STORAGE_UNWRITABLE = "StorageUnwritable"
+    CHECKPOINT_UNREADABLE = "CheckpointUnreadable"
+    """The newest checkpoint is missing, damaged or of another configuration; the run starts over."""
+    OUT_OF_MEMORY = "OutOfMemory"
+    NO_PROGRESS = "NoProgress"
+    """No step was reported for longer than the sweep's limit."""
+    RECORD_REFUSED = "RecordRefused"
+    """What the trainer reported is not a valid record of this run."""
+    KILLED = "Killed"
+    """A signal ended the process; nobody of ours sent it."""
+    CRASHED = "Crashed"
+    """The trainer ended with an error of its own."""
+
+
+class Failure(Document):
+    """The end of an attempt, in words."""
+
+    attempt: int = Field(ge=1)
+    reason: FailureReason
+    message: str = Field(max_length=1024)
+    node: str = Field(default="", max_length=253)
+    at: str = Field(default="", max_length=40)
+
+
+class RecordSet(Document):
+    """All records of one attempt; always the complete set, so that a later write never drops an earlier record."""
+
+    attempt: int = Field(ge=1)
+    records: tuple[Record, ...] = Field(max_length=16)
+
+
+class ExitStatus:
+    """How a trainer process ends."""
+
+    DONE = 0
+    CRASHED = 1
+    BAD_CONFIGURATION = 2
+    FAILED = 3
+    """A `failure` was written and says why."""
+    INTERRUPTED = 75
+    """Checkpointed on request; the same order continues it."""

@@ -1,0 +1,65 @@
+"""A rung says what to train: the runs of one step of the ladder, and the order that a trainer is given.
+
+Owns the vocabulary between planner, operator and trainer. What came out is a record (`record.py`).
+"""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from sweep_analysis.document import Document
+from sweep_analysis.recipe import Training
+
+
+class Purpose(StrEnum):
+    """Why a run exists; decides what its records may be used for."""
+
+    LADDER = "Ladder"
+    DIAGNOSIS = "Diagnosis"
+    TARGET = "Target"
+    IMPORTED = "Imported"
+
+
+class Run(Document):
+    """One training run: a model of `parameters`, with a record due at each of `tokens`. Its identity is its digest."""
+
+    parameters: int = Field(gt=0)
+    """N, all trainable parameters, exactly as they will be counted in the record."""
+    tokens: tuple[int, ...] = Field(min_length=1, max_length=16)
+    """D, training tokens, ascending; a record is due at each."""
+    seed: int = Field(default=0, ge=0)
+    purpose: Purpose = Purpose.LADDER
+    learning_rate_factor: float = Field(default=1.0, gt=0)
+    """Multiplies the recipe's learning rate; other than 1 in diagnosis runs and where a rung was retuned."""
+
+    @property
+    def flops(self) -> float:
+        """Upper bound of 6·N·D over the run, its decay branches counted as if each were a run of its own."""
+        return 6.0 * self.parameters * sum(self.tokens)
+
+
+class Rung(Document):
+    """One step of the ladder: the runs that are trained together and judged together."""
+
+    name: str
+    runs: tuple[Run, ...] = Field(min_length=1, max_length=64)
+
+
+class RunOrder(Document):
+    """All that a trainer is told: which run, by which recipe, where to keep its state and where to report.
+
+    `storage` holds checkpoints and curves and is private to the run; `report` receives progress, records and failures.
+    """
+
+    uid: str
+    name: str
+    attempt: int = Field(ge=1)
+    run: Run
+    training: Training
+    config_digest: str
+    """Digest of the resolved hyperparameters and the data; a checkpoint of another configuration is refused."""
+    storage: str
+    report: str
+    cache: str
+    """Folder for prepared data, shared by all runs."""
+    threads: int = Field(default=1, ge=1)

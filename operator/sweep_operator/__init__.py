@@ -1,0 +1,1 @@
+"""The operator: schedules a ladder of runs, forecasts before each rung, judges after it."""

@@ -1,0 +1,1 @@
+"""The trainer: turns a run order into records."""
