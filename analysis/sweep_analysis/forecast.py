@@ -1,0 +1,209 @@
+"""Forecasts with intervals: what the next rung's losses will be, and how well that is known.
+
+Owns who may be forecast (`NoForecast` says why not), the evidence's digest and the stored documents. The statistics
+stand in `predictive`. Sets no clock, draws no random number: the same evidence gives the same bits, in any order.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from sweep_analysis import predictive
+from sweep_analysis.document import Document, digest_of
+
+METHOD = "RecencyWeightedSurface"
+VERSION = "1"
+LAWS = ("Chinchilla",)
+"""Laws that may forecast: those whose intervals were calibrated on published ladders."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One record as the statistics see it."""
+
+    parameters: float
+    """N."""
+    tokens: float
+    """D."""
+    loss: float
+    """Nats per token."""
+    run: str
+    """Records of one training run (checkpoints, decay branches) share it: their noise is not independent."""
+    unique_tokens: float | None = None
+    """Distinct training tokens among D, where known."""
+
+
+class Prediction(Document):
+    """The forecast of one planned record, with its interval at the forecast's confidence."""
+
+    parameters: int
+    tokens: int
+    loss: float
+    """Nats per token."""
+    low: float
+    high: float
+
+
+class Deviation(Document):
+    """Predictive distribution of the mean of ln(observed/predicted) over the planned records: Student-t around zero.
+
+    Branches of one run share their noise and all records of a rung share the law's error; the scale knows both.
+    """
+
+    scale: float = Field(gt=0)
+    degrees_of_freedom: float = Field(gt=0)
+
+    def half_width(self, confidence: float) -> float:
+        """Two-sided half-width at `confidence`, in log loss."""
+        return self.scale * predictive.quantile(confidence, self.degrees_of_freedom)
+
+
+class Forecast(Document):
+    """What was foretold of one rung, from which evidence, by which method."""
+
+    method: str = Field(max_length=40)
+    version: str = Field(max_length=20)
+    law: str = Field(max_length=40)
+    evidence: str = Field(max_length=80)
+    """Digest of the records used; the same in any order."""
+    records: int
+    rungs: int
+    confidence: float = Field(gt=0, lt=1)
+    jump: float
+    """Largest planned compute over the largest of the evidence."""
+    predictions: tuple[Prediction, ...] = Field(max_length=1024)
+    deviation: Deviation
+    half_width: float
+    """Relative half-width of the interval of the mean deviation at `confidence`."""
+
+
+class NoForecast(Document):
+    """Why there is no forecast, and what would make one possible."""
+
+    reason: Literal["TooFewRecords", "UnidentifiedLaw", "FitNotConverged"]
+    message: str = Field(max_length=1024)
+    evidence: str = Field(max_length=80)
+    records: int
+
+
+def forecast(
+    history: Sequence[Sequence[Point]],
+    at: Sequence[tuple[float, float]],
+    *,
+    confidence: float = 0.95,
+    law: str = "Chinchilla",
+    runs: Sequence[str] | None = None,
+) -> Forecast | NoForecast:
+    """Forecast the losses of planned records from the rungs before them.
+
+    `history`: past rungs in order, their accepted records only. `at`: planned (N, D). `runs`: which training run each
+    planned record belongs to (all different when left out). Raises ValueError for values that no record can have.
+    """
+    if law not in LAWS:
+        raise ValueError(f"no calibrated interval for law {law!r}; forecasts are made with {', '.join(LAWS)}")
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence {confidence} is not between 0 and 1")
+    if not at:
+        raise ValueError("nothing to forecast: `at` is empty")
+    if runs is not None and len(runs) != len(at):
+        raise ValueError(f"{len(runs)} runs are named for {len(at)} planned records")
+    rungs = [sorted(rung, key=lambda p: (p.parameters, p.tokens, p.loss, p.run)) for rung in history if rung]
+    points = [point for rung in rungs for point in rung]
+    for point in points:
+        _check(point.parameters, point.tokens, point.loss)
+    for parameters, tokens in at:
+        _check(parameters, tokens, 1.0)
+    evidence = evidence_digest(rungs)
+    refusal = _unidentified(points)
+    if refusal:
+        reason, message = refusal
+        return NoForecast(reason=reason, message=message, evidence=evidence, records=len(points))
+    past = predictive.Evidence(
+        np.log([p.parameters for p in points]),
+        np.log([p.tokens for p in points]),
+        np.log([p.loss for p in points]),
+        np.repeat(np.arange(len(rungs)), [len(rung) for rung in rungs]),
+    )
+    pasts = predictive.fit_pasts(past)
+    k = past.rungs
+    if not pasts.fits.converged[-1] or not np.isfinite(pasts.fits.theta[-1]).all():
+        message = f"the fit to {len(points)} records did not converge; look for records that contradict each other"
+        return NoForecast(reason="FitNotConverged", message=message, evidence=evidence, records=len(points))
+    scales, freedoms = predictive.history_scale(past, pasts, _clusters([p.run for p in points]))
+    planned = np.log(np.array(at, dtype=float))
+    names = [str(i) for i in range(len(at))] if runs is None else list(runs)
+    joint = predictive.predict(pasts, k, planned[:, 0], planned[:, 1], _clusters(names))
+    scale = predictive.SETTINGS.inflation * scales[-1]
+    half = predictive.quantile(confidence, freedoms[-1]) * scale * np.sqrt(np.diag(joint.covariance))
+    deviation = Deviation(scale=float(scale * np.sqrt(joint.covariance.mean())), degrees_of_freedom=float(freedoms[-1]))
+    return Forecast(
+        method=METHOD,
+        version=VERSION,
+        law=law,
+        evidence=evidence,
+        records=len(points),
+        rungs=k,
+        confidence=confidence,
+        jump=float(np.exp(planned.sum(axis=1).max() - past.log_compute.max())),
+        predictions=tuple(
+            Prediction(
+                parameters=round(at[i][0]),
+                tokens=round(at[i][1]),
+                loss=math.exp(joint.mean[i]),
+                low=math.exp(joint.mean[i] - half[i]),
+                high=math.exp(joint.mean[i] + half[i]),
+            )
+            for i in range(len(at))
+        ),
+        deviation=deviation,
+        half_width=math.expm1(deviation.half_width(confidence)),
+    )
+
+
+def evidence_digest(history: Sequence[Sequence[Point]]) -> str:
+    """`sha256:…` of the records a forecast was made from: rungs in order, records of a rung in any order."""
+    return digest_of([sorted([p.parameters, p.tokens, p.loss, p.run] for p in rung) for rung in history if rung])
+
+
+def _check(parameters: float, tokens: float, loss: float) -> None:
+    for name, value in (("parameters", parameters), ("tokens", tokens), ("loss", loss)):
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} = {value} at N = {parameters:g}, D = {tokens:g}: it must be finite and positive")
+
+
+def _unidentified(
+    points: Sequence[Point],
+) -> tuple[Literal["TooFewRecords", "UnidentifiedLaw"], str] | None:
+    """Why these records cannot tell the law's two exponents apart, or None."""
+    sizes, ratios = distinct([p.parameters for p in points]), distinct([p.tokens / p.parameters for p in points])
+    if len(points) < 4 or sizes < 3:
+        return "TooFewRecords", (
+            f"{len(points)} records of {sizes} model sizes; a forecast needs at least 4 records of 3 sizes"
+            " at 2 token/parameter ratios"
+        )
+    if ratios < 2:
+        return "UnidentifiedLaw", (
+            f"all {len(points)} records have one token/parameter ratio, which cannot tell the effect of size from that"
+            " of data; train at least one size at a second ratio"
+        )
+    return None
+
+
+def distinct(values: Sequence[float]) -> int:
+    """How many of the values differ by more than 5 %, which is what rounding to whole batches can do."""
+    ordered = np.sort(np.log(np.asarray(values, dtype=float)))
+    count, last = 0, -math.inf
+    for value in ordered:
+        if value - last > math.log(1.05):
+            count, last = count + 1, float(value)
+    return count
+
+
+def _clusters(names: Sequence[str]) -> predictive.Counts:
+    """Names as numbers, equal names equal."""
+    numbers = {name: i for i, name in enumerate(sorted(set(names)))}
+    return np.array([numbers[name] for name in names], dtype=np.intp)
