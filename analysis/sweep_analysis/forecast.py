@@ -5,7 +5,7 @@ stand in `predictive`. Sets no clock, draws no random number: the same evidence 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +14,8 @@ from pydantic import Field
 
 from sweep_analysis import predictive
 from sweep_analysis.document import Document, digest_of
+from sweep_analysis.record import Record
+from sweep_analysis.rung import Run
 
 METHOD = "RecencyWeightedSurface"
 VERSION = "1"
@@ -122,12 +124,7 @@ def forecast(
     if refusal:
         reason, message = refusal
         return NoForecast(reason=reason, message=message, evidence=evidence, records=len(points))
-    past = predictive.Evidence(
-        np.log([p.parameters for p in points]),
-        np.log([p.tokens for p in points]),
-        np.log([p.loss for p in points]),
-        np.repeat(np.arange(len(rungs)), [len(rung) for rung in rungs]),
-    )
+    past = evidence_of(rungs)
     pasts = predictive.fit_pasts(past)
     k = past.rungs
     if not pasts.fits.converged[-1] or not np.isfinite(pasts.fits.theta[-1]).all():
@@ -161,6 +158,18 @@ def forecast(
         ),
         deviation=deviation,
         half_width=math.expm1(deviation.half_width(confidence)),
+    )
+
+
+def evidence_of(history: Sequence[Sequence[Point]]) -> predictive.Evidence:
+    """Rungs as arrays, each rung's records in one canonical order so that theirs changes no bit of any result."""
+    rungs = [sorted(rung, key=lambda p: (p.parameters, p.tokens, p.loss, p.run)) for rung in history if rung]
+    points = [point for rung in rungs for point in rung]
+    return predictive.Evidence(
+        np.log([p.parameters for p in points]),
+        np.log([p.tokens for p in points]),
+        np.log([p.loss for p in points]),
+        np.repeat(np.arange(len(rungs)), [len(rung) for rung in rungs]),
     )
 
 
@@ -207,3 +216,16 @@ def _clusters(names: Sequence[str]) -> predictive.Counts:
     """Names as numbers, equal names equal."""
     numbers = {name: i for i, name in enumerate(sorted(set(names)))}
     return np.array([numbers[name] for name in names], dtype=np.intp)
+
+
+def points_of(records: Iterable[Record]) -> tuple[Point, ...]:
+    """Records as the statistics see them: N total, and the run that each belongs to."""
+    return tuple(
+        Point(r.parameters.total, r.tokens, r.loss, r.run.uid, min(r.unique_tokens, r.tokens)) for r in records
+    )
+
+
+def planned_records(runs: Iterable[Run]) -> tuple[list[tuple[float, float]], list[str]]:
+    """(N, D) of every record that the runs owe, in order, and the run that owes it: `forecast`'s `at` and `runs`."""
+    owed = [(run, tokens) for run in runs for tokens in run.tokens]
+    return [(run.parameters, tokens) for run, tokens in owed], [run.content_digest for run, _ in owed]

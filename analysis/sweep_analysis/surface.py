@@ -6,6 +6,7 @@ between scales. Refuses nothing: what a fit is worth is the forecast's business.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ STEPS = 30
 def log_loss(theta: Floats, u: Floats, v: Floats) -> Floats:
     """ln L(u, v). `theta` (…, 5) as in PARAMETERS, `u`, `v` (…, n); returns (…, n). Takes complex values too."""
     E, a, b, alpha, beta = (np.exp(theta[..., i, None]) for i in range(5))
-    return np.asarray(np.log(E + a * np.exp(-alpha * u) + b * np.exp(-beta * v)))
+    return cast(Floats, np.log(E + a * np.exp(-alpha * u) + b * np.exp(-beta * v)))
 
 
 def jacobian(theta: Floats, u: Floats, v: Floats) -> Floats:
@@ -28,7 +29,7 @@ def jacobian(theta: Floats, u: Floats, v: Floats) -> Floats:
     of_size, of_data = a * np.exp(-alpha * u), b * np.exp(-beta * v)
     total = E + of_size + of_data
     rows = (E + 0.0 * u, of_size, of_data, -alpha * u * of_size, -beta * v * of_data)
-    return np.stack([row / total for row in rows], axis=-1)
+    return cast(Floats, np.stack([row / total for row in rows], axis=-1))
 
 
 def optimum(theta: Floats, c: Floats) -> Floats:
@@ -53,7 +54,7 @@ class Fits:
     @property
     def covariance(self) -> Floats:
         """Posterior covariance of theta, (B, 5, 5)."""
-        return np.linalg.inv(self.precision)
+        return cast(Floats, np.linalg.inv(self.precision))
 
 
 def fit(
@@ -61,8 +62,8 @@ def fit(
 ) -> Fits:
     """Maximum a posteriori by Levenberg–Marquardt, `B` independent problems at once.
 
-    `u`, `v`, `losses` (log nats), `weights` (inverse residual variances; 0 leaves a record out) are (B, n); the normal prior
-    has `mean` and `deviation` (B, 5) on the logs. Steps are accepted problem by problem.
+    `u`, `v`, `losses` (log nats), `weights` (inverse residual variances; 0 leaves a record out) are (B, n); the
+    normal prior has `mean` and `deviation` (B, 5) on the logs. Steps are accepted problem by problem.
     """
     theta = np.array(mean if start is None else start, dtype=float)
     penalty = deviation**-2.0
