@@ -1,0 +1,308 @@
+"""Records → a fitted law, with a status that says how far it may be trusted.
+
+Owns the choice of starting points, the units of the fit, the covariance and condition number, and FitStatus. The
+arithmetic is `solve.py`'s, refits are `bootstrap.py`'s, intervals of new runs `forecast.py`'s. A soft failure is a
+status with a remedy; input that no law can use raises TableError.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from sweep_analysis import solve
+from sweep_analysis.document import Document
+from sweep_analysis.laws import Law, law_of
+from sweep_analysis.laws.base import Array
+from sweep_analysis.table import Records, Table, read
+
+SAMPLE = 400  # points that choose the basins
+CONDITION_LIMIT = 1e5  # of the scaled Jacobian; two ratios give a few hundred, a single one 1e7
+
+
+class FitStatus(StrEnum):
+    """How a fit ended. Only the first two leave constants to predict with."""
+
+    CONVERGED = "Converged"
+    AT_BOUND = "AtBound"
+    """A constant ended at the edge of what is plausible: the data do not determine it."""
+    ILL_CONDITIONED = "IllConditioned"
+    """The data leave a direction of the constants undetermined; predictions near the data hold, the constants do not."""
+    NOT_CONVERGED = "NotConverged"
+    TOO_FEW_POINTS = "TooFewPoints"
+    """Not more points than constants: any law would pass through them."""
+    UNIDENTIFIED = "Unidentified"
+    """The design (which sizes, which token counts) cannot tell the constants apart, however many points it has."""
+
+
+class Interval(Document):
+    """A number and where it may lie."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A law fitted to a table. Constants are in the units of the records."""
+
+    law: str
+    status: FitStatus
+    message: str  # one sentence: what the status means here, and the remedy
+    records: int
+    constants: Mapping[str, float]  # empty when the fit was refused
+    parameters: Mapping[str, Interval]  # the constants with intervals at `confidence`
+    covariance: Array  # (k, k) of the coordinates: ln c for positive constants, c for the others
+    condition_number: float  # of the Jacobian in the fit's own units, columns of unit length
+    objective: float  # sum of Huber losses over residuals
+    delta: float
+    confidence: float
+    form: Law
+    table: Table = field(repr=False)
+    units: Mapping[str, float] = field(repr=False, default_factory=dict)  # of the fit: geometric mean of each axis
+    solution: Array = field(repr=False, default_factory=lambda: np.empty(0))  # (k,) coordinates in those units
+
+    @property
+    def usable(self) -> bool:
+        """Whether there are constants to predict with."""
+        return bool(self.constants)
+
+    def predict(self, *positional: Any, **axes: Any) -> Any:
+        """The law's value at axis values, by position in the law's order or by name; a float for scalars.
+
+        Raises ValueError with the fit's message when it was refused.
+        """
+        if not self.usable:
+            raise ValueError(f"{self.law} was not fitted: {self.message}")
+        named = dict(zip((a.name for a in self.form.axes), positional, strict=False)) | axes
+        value = self.form.predict(self.constants, **named)
+        return float(value) if np.ndim(value) == 0 else value
+
+
+def identifies(points: Sequence[tuple[float, float]], law: str | Law = "Chinchilla") -> str | None:
+    """None, or one sentence why runs at these (N, D) cannot identify the law, and the remedy."""
+    form = law_of(law)
+    if not points:
+        return f"{form.name} needs runs, and there are none"
+    N, D = (np.array(v, dtype=float) for v in zip(*points, strict=True))
+    known = {"parameters": N, "tokens": D, "flops": 6.0 * N * D}
+    other = [a.name for a in form.axes if a.name not in known]
+    if other:
+        return f"{form.name} is a law of {', '.join(a.name for a in form.axes)}; a ladder varies parameters and tokens"
+    reason = form.identifies(known)
+    if reason is None and len(set(points)) <= len(form.constants):
+        reason = (
+            f"{len(set(points))} distinct runs cannot determine the {len(form.constants)} constants of {form.name}: "
+            f"add at least {len(form.constants) + 1 - len(set(points))}"
+        )
+    return reason
+
+
+def fit(
+    records: Records,
+    law: str | Law = "Chinchilla",
+    *,
+    columns: Mapping[str, str] | None = None,
+    delta: float | None = None,
+    confidence: float = 0.95,
+    **reading: Any,
+) -> Fit:
+    """Fit a law by the sum of Huber losses over residuals.
+
+    records: see `table.read`, which also takes `columns` and `reading`. delta: width of the quadratic part, in units
+    of the residual (the law's own when None; infinity: least squares). Raises TableError on input no law can use.
+    """
+    form = law_of(law)
+    needs = (*(a.name for a in form.axes), form.response)
+    signed = [a.name for a in form.axes if not a.logarithmic] + ([form.response] if form.residual == "absolute" else [])
+    table = read(records, needs, columns=columns, signed=signed, **reading)
+    return fit_table(table, form, delta=delta, confidence=confidence)
+
+
+def fit_table(table: Table, form: Law, *, delta: float | None = None, confidence: float = 0.95) -> Fit:
+    """`fit` on a table already read."""
+    delta = form.delta if delta is None else delta
+    if not delta > 0:
+        raise ValueError(f"delta is {delta}; it must be greater than zero (infinity: least squares)")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; it must lie between 0 and 1")
+    k, n = len(form.constants), len(table)
+    reason = form.identifies(table.columns)
+    if n <= k:
+        return _refused(
+            table,
+            form,
+            FitStatus.TOO_FEW_POINTS,
+            f"{n} records cannot determine the {k} constants of {form.name}: add at least {k + 1 - n}",
+            delta,
+            confidence,
+        )
+    if reason:
+        return _refused(table, form, FitStatus.UNIDENTIFIED, reason, delta, confidence)
+
+    units = {a.name: float(np.exp(np.mean(np.log(table[a.name])))) for a in form.axes if a.logarithmic}
+    x = form.coordinates(table.columns, units)
+    y = table[form.response]
+    z, objective, converged = _best(form, x, y, delta)
+
+    residual, J = solve.residuals(form, z[None], x, np.log(y) if form.residual == "relative" else y)
+    condition = _condition(J[0])
+    covariance = _covariance(residual[0], J[0], delta, table.labels.get("run"))
+    status, message = _judge(form, z, converged, condition)
+    c = solve.constants_of(form, z[None])
+    public = form.to_units(c, units)[0]
+    covariance = _transported(form, z, units, covariance)
+    t = float(special.stdtrit(_freedom(table, k), 0.5 + confidence / 2))
+    return Fit(
+        law=form.name,
+        status=status,
+        message=message,
+        records=n,
+        constants={name: float(v) for name, v in zip(form.names, public, strict=True)},
+        parameters=_intervals(form, public, covariance, t),
+        covariance=covariance,
+        condition_number=condition,
+        objective=objective,
+        delta=delta,
+        confidence=confidence,
+        form=form,
+        table=table,
+        units=units,
+        solution=z,
+    )
+
+
+def _best(form: Law, x: Sequence[Array], y: Array, delta: float) -> tuple[Array, float, bool]:
+    """The lowest minimum found: grid → basins → polish, on a sample first where the table is long."""
+    stride = max(1, len(y) // SAMPLE)
+    few = [v[::stride] for v in x]
+    start = solve.coordinates_of(form, form.starts(few, y[::stride]))
+    if not form.linear:  # a grid without solved constants: its order says nothing yet
+        target = np.log(y[::stride]) if form.residual == "relative" else y[::stride]
+        value = solve.objective_of(form, start, few, target, np.ones((1, len(target))), np.inf)
+        start = start[np.argsort(np.where(np.isfinite(value), value, np.inf), kind="stable")]
+    start = start[: form.basins]
+    if stride > 1:
+        rough = solve.minimise(form, few, y[::stride], start, delta=max(delta, 1e-3), tolerance=1e-6)
+        start = rough.z[[int(np.argmin(rough.objective))]]
+    elif delta < np.inf:
+        # least squares first: the Huber objective far from its minimum is nearly flat in the exponents
+        start = solve.minimise(form, x, y, start, delta=np.inf, tolerance=1e-4, iterations=12).z
+    best = solve.minimise(form, x, y, start, delta=delta)
+    i = int(np.argmin(best.objective))
+    return best.z[i], float(best.objective[i]), bool(best.converged[i])
+
+
+def _refused(table: Table, form: Law, status: FitStatus, message: str, delta: float, confidence: float) -> Fit:
+    return Fit(
+        law=form.name,
+        status=status,
+        message=message,
+        records=len(table),
+        constants={},
+        parameters={},
+        covariance=np.empty((0, 0)),
+        condition_number=float("inf"),
+        objective=float("inf"),
+        delta=delta,
+        confidence=confidence,
+        form=form,
+        table=table,
+    )
+
+
+def _judge(form: Law, z: Array, converged: bool, condition: float) -> tuple[FitStatus, str]:
+    low, high = solve.bounds_of(form)
+    edge = [n for n, v, a, b in zip(form.names, z, low, high, strict=True) if v <= a + 1e-9 or v >= b - 1e-9]
+    if edge:
+        return FitStatus.AT_BOUND, (
+            f"{', '.join(edge)} ended at the edge of the plausible range: the records do not determine "
+            f"{'it' if len(edge) == 1 else 'them'}; add runs over a wider range, or fit a law with fewer constants"
+        )
+    if condition > CONDITION_LIMIT:
+        return FitStatus.ILL_CONDITIONED, (
+            f"the condition number is {condition:.1e}: some constants can trade off against each other without changing the "
+            "fit; add sizes or ratios further apart, or fit a law with fewer constants"
+        )
+    if not converged:
+        return (
+            FitStatus.NOT_CONVERGED,
+            "the minimiser stopped before its step became negligible; check the records for outliers",
+        )
+    return FitStatus.CONVERGED, "the minimum was found and the records determine every constant"
+
+
+def _condition(J: Array) -> float:
+    """Condition number of the Jacobian (k, n), columns of unit length (zero columns make it infinite)."""
+    gram = solve.product(J[None], J[None])[0]
+    size = np.sqrt(np.diag(gram))
+    if not (size > 0).all():
+        return float("inf")
+    values = np.linalg.eigvalsh(gram / size / size[:, None])
+    return float(np.sqrt(values[-1] / values[0])) if values[0] > values[-1] * 1e-15 else float("inf")
+
+
+def _freedom(table: Table, k: int) -> int:
+    """Degrees of freedom of the intervals: records (or runs, when several records share one) less constants."""
+    return max(1, len(table) - k)
+
+
+def _covariance(r: Array, J: Array, delta: float, run: Sequence[str] | None) -> Array:
+    """Sandwich covariance of a Huber M-estimate (Huber 1981, §7.6), (k, k) in coordinates of the fit.
+
+    The bread takes the density of residuals near zero from a window n^(-1/5) robust standard deviations wide, since delta
+    alone may hold too few points. Records of one run are one cluster, where there are more runs than twice the constants;
+    below four records a constant one variance is taken for all.
+    """
+    k, n = J.shape
+    psi = np.clip(r, -delta, delta)
+    spread = 1.4826 * float(np.median(np.abs(r)))
+    window = max(delta, spread * n**-0.2)
+    gram = solve.product(J[None], J[None])[0]
+    if window < np.inf:
+        inside = (np.abs(r) <= window).astype(float)
+        inside = (n * inside + 2 * k * inside.mean()) / (n + 2 * k)  # few points: towards one density for all
+        bread = solve.product((J * inside)[None], J[None])[0] * min(1.0, delta / window)
+    else:
+        bread = gram
+    inverse = np.linalg.pinv(bread, rcond=1e-14, hermitian=True)
+    clusters = None if run is None else np.unique(np.array(run), return_inverse=True)[1]
+    score = J * psi
+    if clusters is not None and 2 * k < clusters.max() + 1 < n:
+        summed = np.zeros((k, clusters.max() + 1))
+        np.add.at(summed.T, clusters, score.T)
+        groups = summed.shape[1]
+        meat = solve.product(summed[None], summed[None])[0] * groups / (groups - 1)
+    elif n > 4 * k:
+        meat = solve.product(score[None], score[None])[0]
+    else:
+        meat = gram * float(np.mean(psi**2))
+    return np.asarray(inverse @ meat @ inverse * n / (n - k))
+
+
+def _transported(form: Law, z: Array, units: Mapping[str, float], covariance: Array) -> Array:
+    """The covariance carried from the fit's own units to those of the records; the derivative is by complex step."""
+    k = len(z)
+    stepped = z[None] + 1e-30j * np.eye(k)
+    c = np.where(form.positive, np.exp(np.where(form.positive, stepped, 0)), stepped)
+    public = form.to_units(c, units)
+    slope = public.imag / 1e-30
+    slope = np.where(form.positive, slope / public.real, slope)  # (k in, k out)
+    return np.asarray(slope.T @ covariance @ slope)
+
+
+def _intervals(form: Law, c: Array, covariance: Array, t: float) -> dict[str, Interval]:
+    out = {}
+    for i, constant in enumerate(form.constants):
+        half = t * float(np.sqrt(max(covariance[i, i], 0.0)))
+        if constant.positive:
+            half = min(half, 300.0)  # e^300: an undetermined constant, still a finite number
+            low, high = c[i] * np.exp(-half), c[i] * np.exp(half)
+        else:
+            low, high = c[i] - half, c[i] + half
+        out[constant.name] = Interval(value=float(c[i]), low=float(low), high=float(min(high, 1e307)))
+    return out

@@ -1,0 +1,175 @@
+"""What every law declares: its axes, its constants with units and bounds, its form with Jacobian, and its source.
+
+Owns the declarative vocabulary and what follows from it alone: change of units, starting points, and whether a set of
+points can identify the law. Fits nothing: `solve.py` minimises, `fit.py` judges the result.
+"""
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]  # float64; complex128 where a test differentiates by complex step
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One input of a law. A logarithmic axis reaches `evaluate` as its natural logarithm, in the fit's own units."""
+
+    name: str  # the column of a table, and the keyword of `predict`
+    symbol: str
+    unit: str
+    logarithmic: bool = True
+    levels: int = 2  # distinct values that identify the law
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """One fitted number. Positive constants are fitted as logarithms, and their intervals stay positive."""
+
+    name: str
+    unit: str
+    meaning: str
+    positive: bool = True
+    low: float = 1e-9  # bounds hold in the fit's own units: every axis divided by its geometric mean
+    high: float = 1e9
+    scales: tuple[tuple[str, float | str], ...] = ()
+    # ("parameters", "alpha"): multiplied by (unit of parameters)^alpha; ("parameters", 1): by the unit itself
+
+
+class Law(ABC):
+    """A functional form. Subclasses are values without state: one instance each stands in `laws.LAWS`."""
+
+    name: ClassVar[str]
+    equation: ClassVar[str]  # LaTeX
+    citation: ClassVar[str]
+    use: ClassVar[str]  # when to use it
+    limits: ClassVar[str]  # what it cannot tell
+    axes: ClassVar[tuple[Axis, ...]]
+    constants: ClassVar[tuple[Constant, ...]]
+    response: ClassVar[str] = "loss"
+    response_unit: ClassVar[str] = "nats per token"
+    residual: ClassVar[Literal["relative", "absolute"]] = "relative"  # relative: ln predicted − ln observed
+    delta: ClassVar[float] = 1e-3  # of the Huber loss, in units of the residual
+    basins: ClassVar[int] = 4  # starting points that are polished
+    linear: ClassVar[tuple[str, ...]] = ()  # constants in which the form is linear, all non-negative
+    grid: ClassVar[Mapping[str, Sequence[float]]] = {}  # starting values of all others, in the fit's own units
+    published: ClassVar[Mapping[str, float]] = {}  # constants as the source states them, where it does
+
+    @abstractmethod
+    def evaluate(self, c: Array, x: Sequence[Array], jacobian: bool = True) -> tuple[Array, Array | None]:
+        """Value and derivative of the form.
+
+        c: (R, k) constants in the order declared; x: one (n,) array an axis (logarithms on logarithmic axes).
+        Returns the value (R, n) and d value / d constant (R, k, n), or None for the latter when not asked for.
+        """
+
+    # ---- what follows from the declaration
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.constants)
+
+    @property
+    def positive(self) -> NDArray[np.bool_]:
+        """(k,) which constants are fitted as logarithms."""
+        return np.array([c.positive for c in self.constants])
+
+    def coordinates(self, values: Mapping[str, Any], units: Mapping[str, float] | None = None) -> list[Array]:
+        """Axis values as `evaluate` wants them. units: divisor of each logarithmic axis, 1 where not given.
+
+        Raises KeyError with the axes wanted when one is missing.
+        """
+        missing = [a.name for a in self.axes if a.name not in values]
+        if missing:
+            wanted = ", ".join(a.name for a in self.axes)
+            raise KeyError(f"{self.name} is a law of {wanted}; missing: {', '.join(missing)}")
+        out: list[Array] = []
+        for axis in self.axes:
+            v = np.asarray(values[axis.name])
+            v = v if np.iscomplexobj(v) else v.astype(np.float64)
+            out.append(np.log(v / (units or {}).get(axis.name, 1.0)) if axis.logarithmic else v)
+        return list(np.broadcast_arrays(*(np.atleast_1d(v) for v in out)))
+
+    def predict(self, constants: Mapping[str, float], **axes: Any) -> Array:
+        """The form at given constants and axis values; shape of the broadcast axes."""
+        c = np.array([[constants[name] for name in self.names]])
+        value = self.evaluate(c, self.coordinates(axes), jacobian=False)[0][0]
+        return value.reshape(np.broadcast_shapes(*(np.shape(axes[a.name]) for a in self.axes)))
+
+    def to_units(self, c: Array, units: Mapping[str, float]) -> Array:
+        """Constants (R, k) of axes measured in `units`, restated for axes measured in ones. Complex-safe."""
+        out = np.array(c)
+        index = {name: i for i, name in enumerate(self.names)}
+        for i, constant in enumerate(self.constants):
+            for axis, power in constant.scales:
+                exponent = c[:, index[power]] if isinstance(power, str) else power
+                out[:, i] = out[:, i] * np.exp(exponent * np.log(units.get(axis, 1.0)))
+        return out
+
+    def starts(self, x: Sequence[Array], y: Array) -> Array:
+        """Candidate constants (S, k): the grid of the other constants, the linear ones solved for at each node.
+
+        For fixed exponents these laws are linear, so that non-negative least squares on y-relative residuals finds
+        the basin without a search. Exact NNLS: of all subsets of the linear constants, the best feasible one.
+        """
+        free = [name for name in self.names if name not in self.linear]
+        nodes = np.array(list(itertools.product(*(self.grid[name] for name in free)))) if free else np.ones((1, 0))
+        index = {name: i for i, name in enumerate(self.names)}
+        c = np.ones((len(nodes), len(self.constants)))
+        c[:, [index[name] for name in free]] = nodes
+        if not self.linear:
+            return c
+        lin = [index[name] for name in self.linear]
+        jacobian = self.evaluate(c, x)[1]
+        assert jacobian is not None
+        weight = 1.0 / y if self.residual == "relative" else np.ones_like(y)
+        basis = jacobian[:, lin] * weight  # (S, m, n)
+        gram = basis @ basis.transpose(0, 2, 1)
+        moment = basis @ (y * weight)
+        best = np.full(len(nodes), np.inf)
+        solved = np.zeros((len(nodes), len(lin)))
+        for size in range(len(lin), 0, -1):
+            for subset in itertools.combinations(range(len(lin)), size):
+                part = gram[:, subset][:, :, subset]
+                ridge = 1e-13 * np.einsum("rii->r", part)[:, None, None] * np.eye(size) + 1e-300 * np.eye(size)
+                a = np.linalg.solve(part + ridge, moment[:, subset, None])[:, :, 0]
+                rss = -np.einsum("ri,ri->r", a, moment[:, subset])  # less the constant |y·weight|²
+                better = (a > 0).all(1) & (rss < best)
+                best = np.where(better, rss, best)
+                full = np.zeros_like(solved)
+                full[:, subset] = a
+                solved = np.where(better[:, None], full, solved)
+        order = np.argsort(best, kind="stable")
+        low = np.array([self.constants[i].low for i in lin])
+        c[:, lin] = np.maximum(solved, np.maximum(low, 1e-3 * float(np.mean(y))))
+        return np.asarray(c[order])
+
+    def identifies(self, values: Mapping[str, Any]) -> str | None:
+        """None, or one sentence why points at these axis values cannot identify the law, and the remedy."""
+        for axis in self.axes:
+            levels = distinct(np.atleast_1d(np.asarray(values[axis.name], dtype=float)), axis.logarithmic)
+            if levels < axis.levels:
+                return (
+                    f"{self.name} needs at least {axis.levels} distinct values of {axis.name}, and there "
+                    f"{'is' if levels == 1 else 'are'} {levels}: add runs at other {axis.name}"
+                )
+        return None
+
+
+def distinct(values: Array, logarithmic: bool = True, tolerance: float = 0.05) -> int:
+    """How many levels the values take: a level ends `tolerance` (relative, on a logarithmic axis) above its start."""
+    v = np.unique(values)
+    if logarithmic:
+        v, gap = np.log(v), float(np.log1p(tolerance))
+    else:
+        gap = tolerance * float(v[-1] - v[0]) if v.size else 0.0
+    levels, i = 0, 0
+    while i < len(v):
+        levels += 1
+        i = int(np.searchsorted(v, v[i] + gap, side="right"))
+    return levels

@@ -1,0 +1,164 @@
+"""The one minimiser: sums of Huber losses over residuals, many fits at a time.
+
+Objective, for each fit r:  sum_i  w_ri · huber_delta(residual_i(c_r)),  residual = ln f − ln y (or f − y).
+
+Damped Newton on the active set: the Hessian counts points inside ±delta in full, and the damping adds the weights of
+the majorising quadratic, w·min(1, delta/|r|) (iteratively reweighted least squares), which always descends. Undamped
+it ends in few steps once the active set is known; damped it cannot fail to improve. All fits of a batch advance
+together, so that bootstrap refits cost array arithmetic and not Python.
+
+Refuses to choose starting points, to judge a solution, or to use more threads than its caller's: sums run in blocks
+of fixed size, and so give the same bits on any number of threads.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweep_analysis.laws.base import Array, Law
+
+BLOCK = 1024  # rows in one matrix product; below the size at which BLAS would start threads
+LARGEST_STEP = 1.0  # in a coordinate (a logarithm, mostly) and one iteration
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """R minimisations. Coordinates are logarithms for positive constants."""
+
+    z: Array  # (R, k) coordinates
+    objective: Array  # (R,)
+    converged: NDArray[np.bool_]  # (R,) the step left to take is negligible
+    iterations: NDArray[np.int64]  # (R,)
+
+
+def bounds_of(law: Law) -> tuple[Array, Array]:
+    """Lowest and highest coordinates (k,), (k,)."""
+    low = np.array([np.log(c.low) if c.positive else c.low for c in law.constants])
+    high = np.array([np.log(c.high) if c.positive else c.high for c in law.constants])
+    return low, high
+
+
+def constants_of(law: Law, z: Array) -> Array:
+    """Coordinates (R, k) → constants (R, k)."""
+    return np.where(law.positive, np.exp(np.where(law.positive, z, 0.0)), z)
+
+
+def coordinates_of(law: Law, c: Array) -> Array:
+    """Constants (R, k) → coordinates (R, k)."""
+    return np.where(law.positive, np.log(np.where(law.positive, c, 1.0)), c)
+
+
+def residuals(law: Law, z: Array, x: Sequence[Array], target: Array) -> tuple[Array, Array]:
+    """Residuals (R, n) and their derivative in the coordinates (R, k, n). target: ln y for relative residuals, else y."""
+    c = constants_of(law, z)
+    value, jacobian = law.evaluate(c, x)
+    assert jacobian is not None
+    chain = np.where(law.positive, c, 1.0)[:, :, None]
+    if law.residual == "absolute":
+        return value - target, jacobian * chain
+    jacobian *= chain
+    jacobian /= value[:, None, :]
+    return np.log(value) - target, jacobian
+
+
+def objective_of(law: Law, z: Array, x: Sequence[Array], target: Array, weights: Array, delta: float) -> Array:
+    """The objective (R,) alone."""
+    value = law.evaluate(constants_of(law, z), x, jacobian=False)[0]
+    r = (np.log(value) if law.residual == "relative" else value) - target
+    return np.asarray((weights * huber(r, delta)).sum(-1))
+
+
+def huber(r: Array, delta: float) -> Array:
+    """r²/2 inside ±delta, delta·(|r| − delta/2) outside (Huber 1964)."""
+    a = np.abs(r)
+    inner = np.minimum(a, delta)
+    return inner * (a - 0.5 * inner)
+
+
+def product(left: Array, right: Array) -> Array:
+    """(R, k, n) times (R, m, n) over n → (R, k, m), in blocks of fixed size."""
+    total = left[:, :, :BLOCK] @ right[:, :, :BLOCK].transpose(0, 2, 1)
+    for start in range(BLOCK, left.shape[2], BLOCK):
+        total = total + left[:, :, start : start + BLOCK] @ right[:, :, start : start + BLOCK].transpose(0, 2, 1)
+    return np.asarray(total)
+
+
+def minimise(
+    law: Law,
+    x: Sequence[Array],
+    y: Array,
+    start: Array,
+    *,
+    delta: float,
+    weights: Array | None = None,
+    tolerance: float = 1e-10,
+    iterations: int = 200,
+) -> Solution:
+    """Minimise from each row of `start` (R, k coordinates).
+
+    y: (n,), or (R, n) for responses that differ between fits. weights: (R, n) or (1, n), ones when None.
+
+    tolerance: relative decrease of the objective that the next step would bring, below which a fit has converged.
+    """
+    target = np.log(y) if law.residual == "relative" else y
+    low, high = bounds_of(law)
+    z = np.clip(np.array(start, dtype=np.float64), low, high)
+    count, k = z.shape
+    target = np.atleast_2d(target)
+    w = np.broadcast_to(np.ones_like(target[:1]) if weights is None else weights, (count, target.shape[1]))
+    done_z, done_objective = z.copy(), np.full(count, np.inf)
+    converged, used = np.zeros(count, dtype=bool), np.zeros(count, dtype=np.int64)
+
+    live = np.arange(count)
+    floor = 1e-26 * w.sum(1)  # residuals of 1e-13 are rounding
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        r, J = residuals(law, z, x, target)
+        objective = (w * huber(r, delta)).sum(1)
+        damping = np.ones(count)
+        for step in range(iterations):
+            size = np.maximum(np.abs(r), 1e-300)
+            gradient = product(J, (w * np.clip(r, -delta, delta))[:, None, :])[:, :, 0]
+            curvature = w * ((size <= delta) + damping[:, None] * np.minimum(1.0, delta / size))
+            H = product(J * curvature[:, None, :], J)
+            held = ((z <= low) & (gradient > 0)) | ((z >= high) & (gradient < 0))
+            H = np.where(held[:, :, None] | held[:, None, :], 0.0, H)
+            diagonal = np.einsum("rii->ri", H).copy()
+            top = diagonal.max(1, keepdims=True) + 1e-300
+            H[:, range(k), range(k)] += 1e-11 * top + np.where(held, top, 0.0) + damping[:, None] * 1e-6 * diagonal
+            gradient = np.where(held, 0.0, gradient)
+            move = -np.linalg.solve(H, gradient[:, :, None])[:, :, 0]
+            move /= np.maximum(1.0, np.abs(move).max(1, keepdims=True) / LARGEST_STEP)
+            predicted = -0.5 * (gradient * move).sum(1)
+
+            z_new = np.clip(z + move, low, high)
+            r_new, J_new = residuals(law, z_new, x, target)
+            objective_new = (w * huber(r_new, delta)).sum(1)
+            better = objective_new <= objective  # False for NaN
+            small = predicted <= np.maximum(tolerance * objective, floor)
+            settled = small & (damping <= 1.0)
+            stuck = ~better & (damping > 1e9)
+            damping = np.where(better, np.maximum(0.2 * damping, 1e-7), 8.0 * damping)
+            z = np.where(better[:, None], z_new, z)
+            objective = np.where(better, objective_new, objective)
+            used[live] += 1
+            ended = settled | stuck
+            if step == iterations - 1 or ended.any():
+                out = np.ones_like(ended) if step == iterations - 1 else ended
+                done_z[live[out]], done_objective[live[out]] = z[out], objective[out]
+                # stuck: no step of any damping improves, to rounding; a minimum when the step wanted is small
+                converged[live[out]] = (settled | (stuck & (predicted <= 1e-6 * objective + floor)))[out]
+                keep = ~out
+                if not keep.any():
+                    break
+                live, z, objective, damping = live[keep], z[keep], objective[keep], damping[keep]
+                floor, w = floor[keep], w[keep]
+                target = target if len(target) == 1 else target[keep]
+                better, r, J, r_new, J_new = better[keep], r[keep], J[keep], r_new[keep], J_new[keep]
+            if better.all():
+                r, J = r_new, J_new
+            else:
+                r = np.where(better[:, None], r_new, r)
+                J = np.where(better[:, None, None], J_new, J)
+    return Solution(done_z, done_objective, converged, used)
