@@ -52,8 +52,9 @@ def bootstrap(
     """Refit `refits` times.
 
     cases: records (or whole runs, where several records share one) are drawn with replacement. parametric: records
-    keep their place and get new residuals, normal with a scale drawn from its own uncertainty; the choice when there are
-    fewer than five records a constant, where a draw of cases often identifies nothing. Raises ValueError on a refused fit.
+    keep their place and get new residuals, normal with a scale drawn from its own uncertainty; the choice when there
+    are fewer than five records a constant, where a draw of cases often identifies nothing. Raises ValueError on a
+    refused fit.
     """
     if not fit.usable:
         raise ValueError(f"{fit.law} was not fitted: {fit.message}")

@@ -30,7 +30,7 @@ class FitStatus(StrEnum):
     AT_BOUND = "AtBound"
     """A constant ended at the edge of what is plausible: the data do not determine it."""
     ILL_CONDITIONED = "IllConditioned"
-    """The data leave a direction of the constants undetermined; predictions near the data hold, the constants do not."""
+    """Some direction of the constants is undetermined; predictions near the data hold, the constants do not."""
     NOT_CONVERGED = "NotConverged"
     TOO_FEW_POINTS = "TooFewPoints"
     """Not more points than constants: any law would pass through them."""
@@ -225,8 +225,8 @@ def _judge(form: Law, z: Array, converged: bool, condition: float) -> tuple[FitS
         )
     if condition > CONDITION_LIMIT:
         return FitStatus.ILL_CONDITIONED, (
-            f"the condition number is {condition:.1e}: some constants can trade off against each other without changing the "
-            "fit; add sizes or ratios further apart, or fit a law with fewer constants"
+            f"the condition number is {condition:.1e}: some constants can trade off against each other "
+            "without changing the fit; add sizes or ratios further apart, or fit a law with fewer constants"
         )
     if not converged:
         return (
@@ -254,9 +254,9 @@ def _freedom(table: Table, k: int) -> int:
 def _covariance(r: Array, J: Array, delta: float, run: Sequence[str] | None) -> Array:
     """Sandwich covariance of a Huber M-estimate (Huber 1981, §7.6), (k, k) in coordinates of the fit.
 
-    The bread takes the density of residuals near zero from a window n^(-1/5) robust standard deviations wide, since delta
-    alone may hold too few points. Records of one run are one cluster, where there are more runs than twice the constants;
-    below four records a constant one variance is taken for all.
+    The bread takes the density of residuals near zero from a window n^(-1/5) robust standard deviations wide, since
+    delta alone may hold too few points. Records of one run are one cluster, where there are more runs than twice the
+    constants; below four records a constant one variance is taken for all.
     """
     k, n = J.shape
     psi = np.clip(r, -delta, delta)

@@ -51,7 +51,7 @@ def coordinates_of(law: Law, c: Array) -> Array:
 
 
 def residuals(law: Law, z: Array, x: Sequence[Array], target: Array) -> tuple[Array, Array]:
-    """Residuals (R, n) and their derivative in the coordinates (R, k, n). target: ln y for relative residuals, else y."""
+    """Residuals (R, n) and their derivative in the coordinates (R, k, n). target: ln y where they are relative."""
     c = constants_of(law, z)
     value, jacobian = law.evaluate(c, x)
     assert jacobian is not None

@@ -55,11 +55,11 @@ def optimal_split(
     refits: int = REFITS,
     seed: int = SEED,
 ) -> Split:
-    """N* = G·(C/6)^(beta/(alpha+beta)), G = (alpha·A/(beta·B))^(1/(alpha+beta)), D* = C/(6·N*), with bootstrap intervals.
+    """N* = G·(C/6)^(beta/(alpha+beta)), G = (alpha·A/(beta·B))^(1/(alpha+beta)), D* = C/(6·N*); bootstrap intervals.
 
     With inference_tokens, of all splits that reach the loss of the compute-optimal one at `flops`, the one that needs
-    the fewest FLOPs to train and to serve: 6·N·D + 2·N·T (Sardana et al. 2024, arXiv:2401.00448). Raises ValueError when
-    the fit was refused or is not a Chinchilla surface.
+    the fewest FLOPs to train and to serve: 6·N·D + 2·N·T (Sardana et al. 2024, arXiv:2401.00448). Raises ValueError
+    when the fit was refused or is not a Chinchilla surface.
     """
     _surface(fit)
     if not (np.isfinite(flops) and flops > 0):

@@ -99,7 +99,7 @@ class Law(ABC):
         """The form at given constants and axis values; shape of the broadcast axes."""
         c = np.array([[constants[name] for name in self.names]])
         value = self.evaluate(c, self.coordinates(axes), jacobian=False)[0][0]
-        return value.reshape(np.broadcast_shapes(*(np.shape(axes[a.name]) for a in self.axes)))
+        return np.reshape(value, np.broadcast_shapes(*(np.shape(axes[a.name]) for a in self.axes)))
 
     def to_units(self, c: Array, units: Mapping[str, float]) -> Array:
         """Constants (R, k) of axes measured in `units`, restated for axes measured in ones. Complex-safe."""

@@ -15,7 +15,7 @@ class Chinchilla(Law):
 
     name = "Chinchilla"
     equation = r"L(N, D) = E + A\,N^{-\alpha} + B\,D^{-\beta}"
-    citation = "Hoffmann et al. 2022, arXiv:2203.15556, equation 2 and §3.3; constants of Besiroglu et al. 2024, arXiv:2404.10102"
+    citation = "Hoffmann et al. 2022, arXiv:2203.15556, §3.3; constants of Besiroglu et al. 2024, arXiv:2404.10102"
     use = "Runs at several sizes and several token/parameter ratios, each trained to the end of its own schedule."
     limits = (
         "One token/parameter ratio cannot identify (alpha, beta). E and the far ends of both terms are extrapolations: "
