@@ -1,0 +1,81 @@
+"""Figures of a ladder: the law and its band, forecasts against what came, residuals, curves, time and cost.
+
+Owns what each figure shows and how it looks; each returns a matplotlib `Figure` ready for a paper, and `inline_svg`
+puts one into a page. Fits nothing, reads no files. matplotlib (the `report` extra) is imported with the first figure only.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sweep_analysis.figures.cost import cost_figure
+    from sweep_analysis.figures.curves import curves_figure
+    from sweep_analysis.figures.forecasts import forecasts_figure
+    from sweep_analysis.figures.law import law_figure
+    from sweep_analysis.figures.residuals import residuals_figure
+    from sweep_analysis.figures.series import (
+        Band,
+        Bar,
+        Cost,
+        Foretold,
+        LearningCurve,
+        Mark,
+        Measured,
+        Misfit,
+        RungOutcome,
+        band_along,
+    )
+    from sweep_analysis.figures.style import PAPER, Layout
+    from sweep_analysis.figures.svg import inline_svg
+    from sweep_analysis.figures.timeline import timeline_figure
+
+_HOMES = {
+    "law_figure": "law",
+    "forecasts_figure": "forecasts",
+    "residuals_figure": "residuals",
+    "curves_figure": "curves",
+    "timeline_figure": "timeline",
+    "cost_figure": "cost",
+    "Band": "series",
+    "Bar": "series",
+    "Cost": "series",
+    "Foretold": "series",
+    "LearningCurve": "series",
+    "Mark": "series",
+    "Measured": "series",
+    "Misfit": "series",
+    "RungOutcome": "series",
+    "band_along": "series",
+    "Layout": "style",
+    "PAPER": "style",
+    "inline_svg": "svg",
+}
+
+__all__ = [
+    "PAPER",
+    "Band",
+    "Bar",
+    "Cost",
+    "Foretold",
+    "Layout",
+    "LearningCurve",
+    "Mark",
+    "Measured",
+    "Misfit",
+    "RungOutcome",
+    "band_along",
+    "cost_figure",
+    "curves_figure",
+    "forecasts_figure",
+    "inline_svg",
+    "law_figure",
+    "residuals_figure",
+    "timeline_figure",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
