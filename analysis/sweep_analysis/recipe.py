@@ -56,7 +56,10 @@ class Optimizer(Document):
 
 
 class Schedule(Document):
-    """Warm-up, stable, linear decay to zero (WSD; Hu et al. 2024, arXiv:2404.06395): several token counts from one trunk."""
+    """Warm-up, stable, linear decay to zero (WSD; Hu et al. 2024, arXiv:2404.06395).
+
+    Several token counts come from one trunk, each by a decay branch of its own.
+    """
 
     warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of the run's smallest token count."""
@@ -113,7 +116,10 @@ def shape_of(training: Training, parameters: int) -> Shape:
 
 
 def batch_tokens_of(training: Training, tokens: int) -> int:
-    """Tokens per step: the recipe's own, or 0.58·D^0.571 (Step Law, Li et al. 2025, arXiv:2503.04715) to a power of two of sequences."""
+    """Tokens per step: the recipe's own, or 0.58·D^0.571 rounded to a power of two of sequences.
+
+    The power law is Step Law's (Li et al. 2025, arXiv:2503.04715).
+    """
     if training.batch_tokens is not None:
         sequences = training.batch_tokens / training.sequence_length
         return max(1, round(sequences)) * training.sequence_length

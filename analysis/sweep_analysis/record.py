@@ -12,8 +12,6 @@ from pydantic import Field
 from sweep_analysis.document import Document
 from sweep_analysis.rung import Purpose
 
-VERSION = "scalingsweep.dev/record-v1"
-
 
 class RunReference(Document):
     """The run, attempt and configuration that a record belongs to."""
@@ -49,7 +47,7 @@ class Curve(Document):
 class Record(Document):
     """One measured point of the law: L(N, D)."""
 
-    api_version: Literal["scalingsweep.dev/record-v1"] = VERSION
+    api_version: Literal["scalingsweep.dev/record-v1"] = "scalingsweep.dev/record-v1"
     run: RunReference
     purpose: Purpose
     parameters: ParameterCounts

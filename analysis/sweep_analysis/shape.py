@@ -78,15 +78,16 @@ def shape_of_width(width: int, vocabulary: int, model: Model) -> Shape:
 def shape_for(parameters: int, vocabulary: int, model: Model) -> Shape:
     """The decoder whose parameter count is nearest to `parameters`.
 
-    Widths are multiples of 4 below 64, of 16 below 128, of 32 below 512 and of 128 above, so that kernels are well fed. Raises
-    ValueError when no width comes within 25 % of the size asked for.
+    Widths are multiples of 4 below 64, of 16 below 128, of 32 below 512 and of 128 above, so that kernels are well
+    fed. Raises ValueError when no width comes within 25 % of the size asked for.
     """
     widths = [*range(8, 64, 4), *range(64, 128, 16), *range(128, 512, 32), *range(512, 65537, 128)]
     candidates = (shape_of_width(w, vocabulary, model) for w in _bracket(widths, parameters, vocabulary, model))
     best = min(candidates, key=lambda s: abs(s.parameters - parameters))
     if abs(best.parameters - parameters) > 0.25 * parameters:
         raise ValueError(
-            f"no decoder with a vocabulary of {vocabulary} comes near {parameters:,} parameters; the nearest has {best.parameters:,}"
+            f"no decoder with a vocabulary of {vocabulary} comes near {parameters:,} parameters;"
+            f" the nearest has {best.parameters:,}"
         )
     return best
 

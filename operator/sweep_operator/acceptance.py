@@ -1,0 +1,181 @@
+"""Whether a sweep makes sense, beyond what its schema can say, and what exactly its rungs will train.
+
+Owns the resolution of a ladder into runs (exact parameter counts, whole batches) and the reasons of `Accepted=False`.
+Pure: it reads a spec and a status, never a cluster.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from sweep_analysis.fit import identifies
+from sweep_analysis.recipe import Training, shape_of, whole_batches
+from sweep_analysis.rung import Purpose, Run, Rung
+from sweep_analysis.scale import format_scale
+from sweep_operator.api import Generate, RungRuns, RungSpec, RungState, ScalingSweep, SweepSpec
+from sweep_operator.policy import Policy
+
+MAX_RUNS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The ladder and the target as they will be trained."""
+
+    rungs: tuple[Rung, ...]
+    target: Run
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why nothing (more) will be started, and what would be right."""
+
+    reason: str
+    message: str
+
+
+def accept(sweep: ScalingSweep, policy: Policy) -> Accepted | Refused:
+    """Check a sweep against its own logic, its past and the platform's policy; the first objection is returned."""
+    spec = sweep.spec
+    frozen = _frozen_field(sweep)
+    if frozen:
+        return Refused(
+            "FrozenField", f"spec.{frozen} may not change once a forecast has been written; apply a new sweep"
+        )
+    try:
+        rungs = tuple(_resolve_rung(spec.training, rung) for rung in _listed(spec))
+        target = _run(
+            spec.training, spec.target.parameters, (spec.target.tokens,), spec.target.seed, purpose=Purpose.TARGET
+        )
+    except ValueError as error:
+        return Refused("InvalidSize", str(error))
+    for objection in (
+        _edited_after_start(sweep, rungs),
+        _not_increasing(rungs),
+        _target_below_ladder(spec, rungs, target),
+        _unidentified(spec, rungs),
+        _warmup_too_short(spec, rungs),
+    ):
+        if objection:
+            return objection
+    violation = policy.violation(spec, rungs)
+    if violation:
+        return Refused("PolicyViolation", violation)
+    return Accepted(rungs, target)
+
+
+def _frozen_field(sweep: ScalingSweep) -> str | None:
+    """The first field of the spec that differs from what it was when the first forecast was written."""
+    before = sweep.status.frozen
+    return next(
+        (field for field, digest in sweep.spec.frozen_part.items() if before and before.get(field) != digest), None
+    )
+
+
+def _listed(spec: SweepSpec) -> Iterable[RungSpec]:
+    return spec.ladder.rungs or _generated(spec.ladder.generate)
+
+
+def _generated(rule: Generate | None) -> Iterable[RungSpec]:
+    """Sizes evenly spaced in log N, named after themselves."""
+    assert rule is not None, "a ladder has rungs or a rule"
+    ratio = (rule.to / rule.from_) ** (1 / (rule.rungs - 1))
+    sizes = [round(rule.from_ * ratio**i) for i in range(rule.rungs)]
+    names = [format_scale(float(f"{size:.2g}")).lower().replace(".", "-") for size in sizes]
+    if len(set(names)) < len(names):
+        names = [f"{name}-{i + 1}" for i, name in enumerate(names)]
+    for name, size in zip(names, sizes, strict=True):
+        runs = RungRuns(parameters=size, tokens_per_parameter=rule.tokens_per_parameter, seeds=rule.seeds)
+        yield RungSpec(name=name, runs=(runs,))
+
+
+def _resolve_rung(training: Training, rung: RungSpec) -> Rung:
+    runs: dict[str, Run] = {}
+    for entry in rung.runs:
+        exact = shape_of(training, entry.parameters).parameters
+        tokens = tuple(round(ratio * exact) for ratio in entry.tokens_per_parameter)
+        for seed in entry.seeds:
+            run = _run(training, entry.parameters, tokens, seed, entry.learning_rate_factor)
+            runs[run.content_digest] = run
+    if len(runs) > MAX_RUNS:
+        raise ValueError(f"rung {rung.name!r} has {len(runs)} runs; at most {MAX_RUNS} are taken")
+    return Rung(name=rung.name, runs=tuple(runs.values()))
+
+
+def _run(
+    training: Training,
+    parameters: int,
+    tokens: tuple[int, ...],
+    seed: int,
+    learning_rate_factor: float = 1.0,
+    purpose: Purpose = Purpose.LADDER,
+) -> Run:
+    return Run(
+        parameters=shape_of(training, parameters).parameters,
+        tokens=whole_batches(training, tokens),
+        seed=seed,
+        learning_rate_factor=learning_rate_factor,
+        purpose=purpose,
+    )
+
+
+def _largest(rung: Rung) -> int:
+    return max(run.parameters for run in rung.runs)
+
+
+def _edited_after_start(sweep: ScalingSweep, rungs: tuple[Rung, ...]) -> Refused | None:
+    """A rung that has started stays as it is; rungs after it may still be edited, appended or dropped."""
+    started = [r for r in sweep.status.rungs if r.revision == 1 and r.state is not RungState.PENDING]
+    for status, rung in zip((r for r in started if r.name != "target"), [*rungs, *[None] * len(started)], strict=False):
+        if rung is None or rung.name != status.name or rung.runs != status.runs:
+            return Refused(
+                "RungStarted", f"rung {status.name!r} has started and can no longer be edited; edit later rungs"
+            )
+    return None
+
+
+def _not_increasing(rungs: tuple[Rung, ...]) -> Refused | None:
+    for before, after in pairwise(rungs):
+        if _largest(after) <= _largest(before):
+            return Refused(
+                "SizesNotIncreasing",
+                f"rungs {before.name!r} and {after.name!r} both come out at {_largest(after):,} parameters;"
+                " put their sizes further apart",
+            )
+    return None
+
+
+def _target_below_ladder(spec: SweepSpec, rungs: tuple[Rung, ...], target: Run) -> Refused | None:
+    largest = max((run for rung in rungs for run in rung.runs), key=lambda run: run.parameters * max(run.tokens))
+    if target.parameters * max(target.tokens) > largest.parameters * max(largest.tokens):
+        return None
+    return Refused(
+        "TargetBelowLadder",
+        f"the target ({format_scale(spec.target.parameters)} parameters on {format_scale(spec.target.tokens)} tokens)"
+        f" costs no more than the ladder's largest run ({format_scale(largest.parameters)} on {format_scale(max(largest.tokens))});"
+        " raise the target or end the ladder earlier",
+    )
+
+
+def _unidentified(spec: SweepSpec, rungs: tuple[Rung, ...]) -> Refused | None:
+    sentence = identifies(_design(rungs), spec.law)
+    return Refused("DesignCannotIdentify", sentence) if sentence else None
+
+
+def _warmup_too_short(spec: SweepSpec, rungs: tuple[Rung, ...]) -> Refused | None:
+    """A ladder that would be held for certain at its first judged rung is refused before anything is paid for."""
+    warmup = spec.gate.warmup_rungs
+    if warmup >= len(rungs) or identifies(_design(rungs[:warmup]), spec.law) is None:
+        return None
+    needed = next(
+        (k for k in range(warmup, len(rungs) + 1) if identifies(_design(rungs[:k]), spec.law) is None), len(rungs)
+    )
+    return Refused(
+        "WarmupTooShort",
+        f"rung {rungs[warmup].name!r} cannot be forecast from the {warmup} before it, so it could never be promoted;"
+        f" set gate.warmupRungs to {needed}, or give the first rungs more sizes",
+    )
+
+
+def _design(rungs: Iterable[Rung]) -> list[tuple[float, float]]:
+    return [(run.parameters, tokens) for rung in rungs for run in rung.runs for tokens in run.tokens]

@@ -1,0 +1,50 @@
+"""The two resources, ScalingSweep and ScalingRun, as pydantic models; the CRDs are generated from them.
+
+Owns field names, defaults, limits and the sentences of a refused document. Judges nothing that spans documents.
+"""
+
+from sweep_operator.api.run import Attempt, RunSpec, RunState, RunStatus, ScalingRun
+from sweep_operator.api.status import Condition, RungForecast, RungState, RungStatus, Spent, SweepStatus, TargetStatus
+from sweep_operator.api.sweep import (
+    API_VERSION,
+    TARGET,
+    Approval,
+    Budget,
+    Gate,
+    Generate,
+    Ladder,
+    Metadata,
+    RungRuns,
+    RungSpec,
+    ScalingSweep,
+    SweepSpec,
+    Target,
+)
+
+__all__ = [
+    "API_VERSION",
+    "TARGET",
+    "Approval",
+    "Attempt",
+    "Budget",
+    "Condition",
+    "Gate",
+    "Generate",
+    "Ladder",
+    "Metadata",
+    "RunSpec",
+    "RunState",
+    "RunStatus",
+    "RungForecast",
+    "RungRuns",
+    "RungSpec",
+    "RungState",
+    "RungStatus",
+    "ScalingRun",
+    "ScalingSweep",
+    "Spent",
+    "SweepSpec",
+    "SweepStatus",
+    "Target",
+    "TargetStatus",
+]

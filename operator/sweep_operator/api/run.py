@@ -1,0 +1,92 @@
+"""ScalingRun: one training run, created by the operator, with one record for each token count."""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from sweep_analysis.document import Document
+from sweep_analysis.record import Failure, Progress, Record, RecordSet
+from sweep_analysis.rung import Run
+from sweep_operator.api.status import Condition
+from sweep_operator.api.sweep import Metadata
+
+
+class RunState(StrEnum):
+    """Where a run stands; the state diagram is above `run.decide`."""
+
+    QUEUED = "Queued"
+    RUNNING = "Running"
+    WAITING = "Waiting"
+    """Between two attempts, or while the sweep is suspended."""
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    ABORTED = "Aborted"
+
+
+class RunSpec(Document):
+    """Immutable: what to train, for whom."""
+
+    sweep: str
+    sweep_uid: str
+    rung: str
+    revision: int = Field(ge=1)
+    run: Run
+    config_digest: str
+    """Of the resolved hyperparameters and the recipe's data; the run can be repeated from it and the sweep's recipe."""
+    threads: int = Field(default=1, ge=1)
+
+
+class Attempt(Document):
+    """One try at a run, and what it used."""
+
+    attempt: int = Field(ge=1)
+    started_at: str
+    ended_at: str | None = None
+    outcome: str = ""
+    """Succeeded, Preempted, Interrupted or a failure's reason."""
+    gpu_seconds: float = 0.0
+
+
+class RunStatus(Document):
+    """`progress` and `records` are the trainer's, everything else the operator's."""
+
+    progress: Progress | None = None
+    records: tuple[RecordSet, ...] = ()
+    """As reported, one set for each attempt."""
+    state: RunState = RunState.QUEUED
+    attempt: int = 0
+    attempts: tuple[Attempt, ...] = ()
+    """The newest twenty; what older ones used is in `earlierGpuSeconds`."""
+    earlier_gpu_seconds: float = 0.0
+    accepted: tuple[Record, ...] = ()
+    """Keyed by tokens: each valid record copied once; no later attempt undoes it."""
+    failures: tuple[Failure, ...] = ()
+    """Those that count, the newest ten."""
+    counted_failures: int = 0
+    refused_records: int = 0
+    retry_token: str = ""
+    """The sweep's retryToken that this run has answered."""
+    not_before: str | None = None
+    """No new attempt before this time (back-off)."""
+    flops: float = 0.0
+    conditions: tuple[Condition, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        return self.state in (RunState.SUCCEEDED, RunState.FAILED, RunState.ABORTED)
+
+    @property
+    def gpu_seconds(self) -> float:
+        """Over all attempts."""
+        return self.earlier_gpu_seconds + sum(a.gpu_seconds for a in self.attempts)
+
+
+class ScalingRun(Document):
+    """One training run of a sweep."""
+
+    api_version: Literal["scalingsweep.dev/v1alpha1"] = "scalingsweep.dev/v1alpha1"
+    kind: Literal["ScalingRun"] = "ScalingRun"
+    metadata: Metadata
+    spec: RunSpec
+    status: RunStatus = RunStatus()

@@ -1,0 +1,165 @@
+"""What the operator asks of the analysis: a forecast before a rung, a verdict after it, the law, the target's outlook.
+
+Owns the translation between the resources and the statistics, and decides nothing itself. Pure, a few milliseconds
+a call, and called at transitions only.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from sweep_analysis.fit import Fit, Interval, fit
+from sweep_analysis.flops import six_nd
+from sweep_analysis.forecast import Forecast, NoForecast, Point, forecast, planned_records, points_of
+from sweep_analysis.gate import Evidence, Thresholds, Verdict, judge
+from sweep_analysis.phases import read
+from sweep_analysis.record import Failure, Record
+from sweep_analysis.rung import Run
+from sweep_analysis.scale import format_scale
+from sweep_analysis.split import optimal_split
+from sweep_operator import budget
+from sweep_operator.api import RungState, RungStatus, ScalingRun, ScalingSweep, SweepSpec, TargetStatus
+from sweep_operator.api.status import Law
+from sweep_operator.names import run_name
+
+History = tuple[tuple[Record, ...], ...]
+
+
+def history_of(sweep: ScalingSweep, runs: Sequence[ScalingRun]) -> History:
+    """Accepted ladder records of the promoted rungs, in the ladder's order; diagnosis and superseded ones left out."""
+    return tuple(
+        tuple(record for run in runs_of(sweep, rung, runs) for record in run.status.accepted)
+        for rung in sweep.status.rungs
+        if rung.state is RungState.PROMOTED and rung.name != "target"
+    )
+
+
+def runs_of(sweep: ScalingSweep, rung: RungStatus, runs: Iterable[ScalingRun]) -> tuple[ScalingRun, ...]:
+    """The children that train this revision's planned runs, in the order of the plan."""
+    by_name = {run.metadata.name: run for run in runs}
+    names = (run_name(sweep, rung.name, rung.revision, run) for run in rung.runs)
+    return tuple(by_name[name] for name in names if name in by_name)
+
+
+def thresholds_of(spec: SweepSpec, rungs: int) -> Thresholds:
+    """The thresholds of a ladder of so many rungs, as the first forecast fixes them."""
+    gate = spec.gate
+    return Thresholds(
+        confidence=gate.confidence,
+        tolerance=gate.tolerance,
+        max_half_width=gate.max_half_width,
+        judged_rungs=max(1, rungs - gate.warmup_rungs),
+        max_loss=spec.target.max_loss,
+        learning_rate_factors=gate.diagnose.learning_rate_factors,
+        replicates=gate.diagnose.replicates,
+    )
+
+
+def forecast_of(spec: SweepSpec, history: History, runs: Sequence[Run]) -> Forecast | NoForecast:
+    """What the past rungs say of planned runs, record by record."""
+    at, owners = planned_records(runs)
+    return forecast(_points(history), at, confidence=spec.gate.confidence, law=spec.law, runs=owners)
+
+
+def verdict_of(
+    sweep: ScalingSweep,
+    rung: RungStatus,
+    children: Sequence[ScalingRun],
+    history: History,
+    *,
+    warmup: bool,
+    target: Run,
+) -> Verdict:
+    """Judge a rung whose runs (and experiments, if any) have all ended."""
+    assert rung.forecast is not None, "a rung is judged only after its forecast was written"
+    by_name = {child.metadata.name: child for child in children}
+    planned = runs_of(sweep, rung, children)
+    failures: dict[str, Failure] = {
+        child.spec.run.content_digest: child.status.failures[-1]
+        for child in planned
+        if not child.status.accepted and child.status.failures
+    }
+    diagnosis: list[tuple[Run, Record | Failure]] = []
+    for experiment in rung.experiments:
+        child = by_name[run_name(sweep, rung.name, rung.revision, experiment)]
+        if child.status.accepted:
+            diagnosis.append((experiment, child.status.accepted[-1]))
+        elif child.status.failures:
+            diagnosis.append((experiment, child.status.failures[-1]))
+    return judge(
+        Evidence(
+            rung=rung.name,
+            planned=rung.runs,
+            records=tuple(record for child in planned for record in child.status.accepted),
+            earlier=history,
+            failures=failures,
+            forecast=rung.forecast.outcome,
+            thresholds=rung.forecast.thresholds,
+            warmup=warmup,
+            target=None if rung.name == "target" else (float(target.parameters), float(target.tokens[-1])),
+            budget=None,  # affordability is asked before the next rung starts, since a budget may be raised meanwhile
+            diagnosis=tuple(diagnosis),
+        )
+    )
+
+
+def law_of(spec: SweepSpec, history: History) -> Law | None:
+    """The law fitted on all promoted rungs, or None while there is too little to fit."""
+    records = [record for rung in history for record in rung]
+    if len(records) < 3:
+        return None
+    fitted = _fit(spec, history)
+    reading = read(_points(history))
+    return Law(
+        name=spec.law,
+        parameters=fitted.parameters,
+        records=len(records),
+        fit_status=str(fitted.status),
+        phase=reading.phase,
+        pattern=reading.pattern,
+    )
+
+
+def target_outlook(sweep: ScalingSweep, history: History, target: Run, children: Sequence[ScalingRun]) -> TargetStatus:
+    """What the target will reach and cost, by all that is known."""
+    spec = sweep.spec
+    flops = six_nd(target.parameters, target.tokens[-1])
+    outlook = TargetStatus(flops=flops)
+    cost = budget.cost_of(spec.training, [target], children)
+    if cost.gpu_seconds is not None:
+        low, value, high = (seconds / 3600 for seconds in cost.gpu_seconds)
+        outlook = outlook.changed(gpu_hours=Interval(value=value, low=low, high=high))
+    expected = forecast_of(spec, history, [target])
+    if isinstance(expected, NoForecast):
+        return outlook.changed(message=expected.message)
+    at = expected.predictions[0]
+    split = optimal_split(_fit(spec, history), flops)
+    return outlook.changed(
+        prediction=Interval(value=at.loss, low=at.low, high=at.high),
+        jump=expected.jump,
+        optimal_parameters=split.parameters,
+        optimal_tokens=split.tokens,
+    )
+
+
+def _fit(spec: SweepSpec, history: History) -> Fit:
+    records = [record for rung in history for record in rung]
+    columns = {
+        "parameters": [record.parameters.total for record in records],
+        "tokens": [record.tokens for record in records],
+        "loss": [record.loss for record in records],
+    }
+    return fit(columns, law=spec.law)
+
+
+def _points(history: History) -> list[tuple[Point, ...]]:
+    return [points_of(rung) for rung in history if rung]
+
+
+def forecast_sentence(outcome: Forecast | NoForecast) -> str:
+    """What was written down, for a person: the rung's lowest forecast loss with its interval, or why there is none."""
+    if isinstance(outcome, NoForecast):
+        return f"not judged: {outcome.message}"
+    best = min(outcome.predictions, key=lambda p: p.loss)
+    return (
+        f"{best.loss:.4f} nats/token [{best.low:.4f}, {best.high:.4f}] at {format_scale(best.parameters)} parameters,"
+        f" {format_scale(best.tokens)} tokens"
+    )

@@ -1,0 +1,306 @@
+"""The ladder of a sweep as one pure decision: given what is wished, known and seen, what is next?
+
+Owns the states of a rung and the order of their transitions. It reads frozen inputs (`now` among them) and returns
+either one new status or children to create, never both; it touches no cluster and does no statistics of its own.
+
+    Pending ── forecast written ──▶ Forecast ── first child exists ──▶ Running ── all runs ended ──▶ (judged)
+    (judged)  Pass, or NotJudged inside the warm-up ───────────────▶ Promoted      Manual promotion: Held first
+              experiments asked ──▶ Diagnosing ── all ended ──▶ (judged)
+              another learning rate found ──▶ Superseded, and the next revision of the rung is Pending
+              Inconclusive ──▶ Held ── a person accepts the verdict ──▶ Promoted
+              Fail ──▶ Stopped ── a person accepts the verdict ──▶ Promoted
+    Running ── more runs failed than may ──▶ Failed ── retryToken ──▶ Running
+    target: Pending ── forecast and launch rule ──▶ Forecast, or Held until a person accepts; once judged, Promoted
+
+A rung that does not fit the budget stays Pending: raising the budget is all it takes to go on.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sweep_analysis.gate import Outcome, Verdict
+from sweep_analysis.record import FailureReason
+from sweep_analysis.rung import Run
+from sweep_operator import budget, judgement
+from sweep_operator.acceptance import Accepted, Refused, accept
+from sweep_operator.api import (
+    TARGET,
+    Metadata,
+    RungForecast,
+    RungState,
+    RungStatus,
+    RunSpec,
+    RunState,
+    ScalingRun,
+    ScalingSweep,
+    Spent,
+    SweepStatus,
+)
+from sweep_operator.clusters import Event
+from sweep_operator.conditions import timestamp
+from sweep_operator.launch import Launch, launch_verdict
+from sweep_operator.names import config_digest, run_name
+from sweep_operator.outlook import summarise
+from sweep_operator.policy import Policy
+
+MAX_REVISIONS = 3
+"""A rung is retuned at most twice; then a person looks."""
+
+DONE = (RungState.PROMOTED, RungState.SUPERSEDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One new status, or children to create, or neither."""
+
+    status: SweepStatus | None = None
+    create: tuple[ScalingRun, ...] = ()
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What a decision looks at, gathered once."""
+
+    sweep: ScalingSweep
+    children: tuple[ScalingRun, ...]
+    now: datetime
+    by_name: dict[str, ScalingRun] = field(default_factory=dict)
+
+    def child(self, rung: RungStatus, run: Run) -> ScalingRun | None:
+        return self.by_name.get(run_name(self.sweep, rung.name, rung.revision, run))
+
+    def ended(self, rung: RungStatus, runs: tuple[Run, ...]) -> bool:
+        """Whether every one of these runs exists and will do nothing more."""
+        return all((child := self.child(rung, run)) is not None and child.status.finished for run in runs)
+
+
+def decide(sweep: ScalingSweep, children: tuple[ScalingRun, ...], policy: Policy, now: datetime) -> Decision:
+    """The next step of a sweep: a status to write, or children to create, or nothing."""
+    accepted = accept(sweep, policy)
+    view = _View(sweep, children, now, {child.metadata.name: child for child in children})
+    spent = budget.spent_on(children)
+    if isinstance(accepted, Refused):
+        status, events = summarise(sweep, sweep.status.changed(spent=spent), children, now, refused=accepted)
+        return Decision(status=status, events=events) if status != sweep.status else Decision()
+    settled = _settle(view, accepted, spent)
+    objection = _objection(view, settled)
+    told: tuple[Event, ...] = ()
+    if not (sweep.spec.suspend or sweep.spec.abort or objection):
+        settled, told = _advance(view, settled, accepted)
+        objection = _objection(view, settled)
+    status, events = summarise(sweep, settled, children, now, over_budget=objection)
+    if status != sweep.status:
+        return Decision(status=status, events=(*told, *events))
+    if sweep.spec.suspend or sweep.spec.abort or objection:
+        return Decision()
+    return Decision(create=_missing(view))
+
+
+def _current(status: SweepStatus) -> RungStatus | None:
+    return next((rung for rung in status.rungs if rung.state not in DONE), None)
+
+
+def _settle(view: _View, accepted: Accepted, spent: Spent) -> SweepStatus:
+    """The status with its rungs as the spec now lists them; what has started stays as it is."""
+    old = view.sweep.status
+    started = {r.name for r in old.rungs if r.state is not RungState.PENDING or r.revision > 1}
+    rungs: list[RungStatus] = []
+    for rung in accepted.rungs:
+        if rung.name in started:
+            rungs.extend(r for r in old.rungs if r.name == rung.name)
+        else:
+            rungs.append(RungStatus(name=rung.name, runs=rung.runs))
+    if TARGET in started:
+        rungs.extend(r for r in old.rungs if r.name == TARGET)
+    elif view.sweep.spec.target.launch != "Never":
+        rungs.append(RungStatus(name=TARGET, runs=(accepted.target,)))
+    by_rung = {
+        (r.name, r.revision): budget.spent_on(
+            c for c in view.children if (c.spec.rung, c.spec.revision) == (r.name, r.revision)
+        )
+        for r in rungs
+    }
+    counted = tuple(r.changed(spent=by_rung[r.name, r.revision]) for r in rungs)
+    return old.changed(rungs=counted, spent=spent)
+
+
+def _objection(view: _View, status: SweepStatus) -> str | None:
+    """Why the budget forbids going on, or None."""
+    spec = view.sweep.spec
+    overdrawn = budget.overdrawn(spec.budget, status.spent)
+    rung = _current(status)
+    if overdrawn or rung is None or rung.state is not RungState.PENDING:
+        return overdrawn if rung is not None else None
+    cost = budget.cost_of(spec.training, rung.runs, view.children)
+    if rung.name == TARGET:
+        return None  # the launch rule asks, and tells a person
+    return budget.objection(spec.budget, status.spent, cost, f"rung {rung.name!r}")
+
+
+def _advance(view: _View, status: SweepStatus, accepted: Accepted) -> tuple[SweepStatus, tuple[Event, ...]]:
+    """At most one transition of the current rung."""
+    rung = _current(status)
+    if rung is None:
+        return status, ()
+    if rung.state is RungState.PENDING:
+        return _foretell(view, status, rung, accepted)
+    if rung.state is RungState.FORECAST:
+        if any(view.child(rung, run) for run in rung.runs):
+            return _replace(status, rung.changed(state=RungState.RUNNING, started_at=timestamp(view.now))), ()
+        return status, ()
+    if rung.state in (RungState.HELD, RungState.STOPPED, RungState.FAILED):
+        return _reconsider(view, status, rung, accepted)
+    due = (*rung.runs, *rung.experiments) if rung.state is RungState.DIAGNOSING else rung.runs
+    if not view.ended(rung, due):
+        return status, ()
+    failed = [child for run in rung.runs if (child := view.child(rung, run)) and _failed(child)]
+    if len(failed) > view.sweep.spec.retry.max_failed_runs:
+        why = failed[0].status.failures[-1].message
+        message = f"{len(failed)} runs failed, {view.sweep.spec.retry.max_failed_runs} may: {why}"
+        event = Event("RunsFailed", message, rung.name, warning=True)
+        return _replace(status, rung.changed(state=RungState.FAILED)), (event,)
+    return _judge(view, status, rung, accepted)
+
+
+def _failed(child: ScalingRun) -> bool:
+    """Failed for a reason that says nothing about the law; a run that diverged is evidence, and the gate's to judge."""
+    if child.status.state is not RunState.FAILED or not child.status.failures:
+        return False
+    return child.status.failures[-1].reason is not FailureReason.DIVERGED
+
+
+def _foretell(
+    view: _View, status: SweepStatus, rung: RungStatus, accepted: Accepted
+) -> tuple[SweepStatus, tuple[Event, ...]]:
+    """Write the forecast down before the first run exists; for the target, decide on its launch as well."""
+    spec = view.sweep.spec
+    history = judgement.history_of(view.sweep.changed(status=status), view.children)
+    expected = judgement.forecast_of(spec, history, rung.runs)
+    thresholds = judgement.thresholds_of(spec, len(accepted.rungs))
+    written = rung.changed(
+        state=RungState.FORECAST,
+        forecast=RungForecast(time=timestamp(view.now), outcome=expected, thresholds=thresholds),
+    )
+    events = [Event("Forecast", judgement.forecast_sentence(expected), rung.name)]
+    status = status.changed(frozen=status.frozen or spec.frozen_part)
+    if rung.name == TARGET:
+        cost = budget.cost_of(spec.training, rung.runs, view.children)
+        verdict = launch_verdict(Launch(view.sweep.changed(status=status), written, cost))
+        state = RungState.FORECAST if verdict.outcome is Outcome.PASS else RungState.HELD
+        written = written.changed(verdict=verdict, state=state)
+        events.append(Event(verdict.reason, verdict.message, rung.name, warning=state is RungState.HELD))
+    return _replace(status, written), tuple(events)
+
+
+def _judge(
+    view: _View, status: SweepStatus, rung: RungStatus, accepted: Accepted
+) -> tuple[SweepStatus, tuple[Event, ...]]:
+    position = [r.name for r in accepted.rungs].index(rung.name) if rung.name != TARGET else len(accepted.rungs)
+    verdict = judgement.verdict_of(
+        view.sweep,
+        rung,
+        view.children,
+        judgement.history_of(view.sweep.changed(status=status), view.children),
+        warmup=position < view.sweep.spec.gate.warmup_rungs,
+        target=accepted.target,
+    )
+    losses = [r.loss for c in judgement.runs_of(view.sweep, rung, view.children) for r in c.status.accepted]
+    judged = rung.changed(verdict=verdict, loss=min(losses, default=None), finished_at=timestamp(view.now))
+    replacement = _conclude(view, status, judged, verdict)
+    event = Event(
+        verdict.reason, verdict.message, rung.name, warning=verdict.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)
+    )
+    return _with_law(view, _replace(status, *replacement), accepted), (event,)
+
+
+def _conclude(view: _View, status: SweepStatus, rung: RungStatus, verdict: Verdict) -> tuple[RungStatus, ...]:
+    """The judged rung in its next state, followed by its next revision where there is one."""
+    spec = view.sweep.spec
+    if rung.name == TARGET:
+        return (rung.changed(state=RungState.PROMOTED),)
+    if verdict.outcome is Outcome.PASS or (verdict.outcome is Outcome.NOT_JUDGED and _in_warmup(rung, view)):
+        return (rung.changed(state=RungState.HELD if spec.gate.promotion == "Manual" else RungState.PROMOTED),)
+    if verdict.retune is not None and rung.revision < MAX_REVISIONS:
+        retuned = tuple(
+            run.changed(learning_rate_factor=run.learning_rate_factor * verdict.retune) for run in rung.runs
+        )
+        return (
+            rung.changed(state=RungState.SUPERSEDED),
+            RungStatus(name=rung.name, revision=rung.revision + 1, runs=retuned),
+        )
+    if verdict.experiments:
+        asked = tuple(e.run for e in verdict.experiments)
+        if budget.diagnosis_fits(spec.budget, status.spent, budget.cost_of(spec.training, asked, view.children)):
+            return (rung.changed(state=RungState.DIAGNOSING, experiments=(*rung.experiments, *asked)),)
+    return (rung.changed(state=RungState.STOPPED if verdict.outcome is Outcome.FAIL else RungState.HELD),)
+
+
+def _in_warmup(rung: RungStatus, view: _View) -> bool:
+    names = list(dict.fromkeys(r.name for r in view.sweep.status.rungs))
+    return names.index(rung.name) < view.sweep.spec.gate.warmup_rungs
+
+
+def _reconsider(
+    view: _View, status: SweepStatus, rung: RungStatus, accepted: Accepted
+) -> tuple[SweepStatus, tuple[Event, ...]]:
+    """What may move a rung that waits: its failed runs were retried, or a person accepted its verdict."""
+    judged = rung.name != TARGET or rung.started_at is not None
+    if judged and not view.ended(rung, rung.runs):
+        return _replace(status, rung.changed(state=RungState.RUNNING, verdict=None)), ()
+    digest = rung.verdict.digest if rung.verdict else None
+    if digest is None or not any(a.rung == rung.name and a.verdict == digest for a in view.sweep.spec.approvals):
+        return status, ()
+    state = RungState.FORECAST if rung.name == TARGET else RungState.PROMOTED
+    event = Event("Approved", f"a person accepted the verdict {digest[:19]}", rung.name)
+    return _with_law(view, _replace(status, rung.changed(state=state, approved=digest)), accepted), (event,)
+
+
+def _with_law(view: _View, status: SweepStatus, accepted: Accepted) -> SweepStatus:
+    """The status with law and outlook refitted, where the set of promoted rungs has changed."""
+    sweep = view.sweep.changed(status=status)
+    history = judgement.history_of(sweep, view.children)
+    target = next((r for r in status.rungs if r.name == TARGET), None)
+    outlook = judgement.target_outlook(sweep, history, accepted.target, view.children)
+    if target is not None:
+        outlook = outlook.changed(observed=target.loss)
+    return status.changed(law=judgement.law_of(sweep.spec, history), target=outlook)
+
+
+def _replace(status: SweepStatus, *rungs: RungStatus) -> SweepStatus:
+    """The status with a rung's revision replaced; a further revision is put in right behind it."""
+    first, rest = rungs[0], rungs[1:]
+    new: list[RungStatus] = []
+    for old in status.rungs:
+        if (old.name, old.revision) == (first.name, first.revision):
+            new.extend((first, *rest))
+        else:
+            new.append(old)
+    return status.changed(rungs=tuple(new))
+
+
+def _missing(view: _View) -> tuple[ScalingRun, ...]:
+    """Children of the current rung that do not exist yet, dearest first, as many as may run at once."""
+    rung = _current(view.sweep.status)
+    if rung is None or rung.state not in (RungState.FORECAST, RungState.RUNNING, RungState.DIAGNOSING):
+        return ()
+    due = rung.experiments if rung.state is RungState.DIAGNOSING else rung.runs
+    missing = sorted((run for run in due if view.child(rung, run) is None), key=lambda run: -run.flops)
+    limit = view.sweep.spec.limits.parallelism
+    if limit is not None:
+        missing = missing[: max(0, limit - sum(not child.status.finished for child in view.children))]
+    return tuple(_scaling_run(view.sweep, rung, run) for run in missing)
+
+
+def _scaling_run(sweep: ScalingSweep, rung: RungStatus, run: Run) -> ScalingRun:
+    return ScalingRun(
+        metadata=Metadata(name=run_name(sweep, rung.name, rung.revision, run), namespace=sweep.metadata.namespace),
+        spec=RunSpec(
+            sweep=sweep.metadata.name,
+            sweep_uid=sweep.metadata.uid,
+            rung=rung.name,
+            revision=rung.revision,
+            run=run,
+            config_digest=config_digest(sweep.spec.training, run),
+        ),
+    )

@@ -1,0 +1,173 @@
+"""Conditions and phase of a sweep, derived from its rungs: what a person, `kubectl wait` and an alert look at.
+
+Owns the words of Accepted, Progressing, Suspended, AwaitingApproval, Consistent, Finished and Succeeded. It derives
+and never decides: no condition is input to a transition.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from sweep_analysis.gate import Outcome, Reason
+from sweep_operator.acceptance import Refused
+from sweep_operator.api import TARGET, RungState, RungStatus, ScalingRun, ScalingSweep, SweepStatus
+from sweep_operator.clusters import Event
+from sweep_operator.conditions import with_condition
+
+Truth = Literal["True", "False", "Unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """What a condition will say."""
+
+    kind: str
+    status: Truth
+    reason: str
+    message: str = ""
+
+
+def summarise(
+    sweep: ScalingSweep,
+    status: SweepStatus,
+    children: Sequence[ScalingRun],
+    now: datetime,
+    *,
+    refused: Refused | None = None,
+    over_budget: str | None = None,
+) -> tuple[SweepStatus, tuple[Event, ...]]:
+    """The status with conditions and phase that follow from it, and an event for each ending that is new."""
+    busy = any(_busy(child) for child in children)
+    findings = [
+        _Finding("Accepted", "False", refused.reason, refused.message)
+        if refused
+        else _Finding("Accepted", "True", "Valid"),
+        _suspended(sweep, busy=busy),
+        _awaiting(status),
+        _consistent(status),
+    ]
+    ending = _ending(sweep, status, busy=busy, over_budget=over_budget)
+    if ending:
+        findings.append(_Finding("Finished", "True", ending.reason, ending.message))
+        succeeded: Truth = "True" if ending.reason == "Succeeded" else "False"
+        findings.append(_Finding("Succeeded", succeeded, ending.reason, ending.message))
+    else:
+        findings.append(_Finding("Finished", "False", "Climbing"))
+        findings.append(_Finding("Succeeded", "Unknown", "Climbing"))
+    findings.append(_progressing(status, findings))
+    conditions = status.conditions
+    for f in findings:
+        conditions = with_condition(conditions, f.kind, f.status, f.reason, f.message, sweep.metadata.generation, now)
+    new = status.changed(conditions=conditions, observed_generation=sweep.metadata.generation, phase=_phase(findings))
+    return new, _events(sweep.status, new)
+
+
+def _busy(child: ScalingRun) -> bool:
+    """Whether an attempt is still open, so that something may be running."""
+    return any(attempt.ended_at is None for attempt in child.status.attempts[-1:])
+
+
+def _suspended(sweep: ScalingSweep, *, busy: bool) -> _Finding:
+    if not sweep.spec.suspend:
+        return _Finding("Suspended", "False", "NotSuspended")
+    if busy:
+        return _Finding("Suspended", "False", "Checkpointing", "running runs are writing a checkpoint")
+    return _Finding("Suspended", "True", "Suspended", "set spec.suspend to false to go on")
+
+
+def _waiting(status: SweepStatus) -> RungStatus | None:
+    return next((r for r in status.rungs if r.state in (RungState.HELD, RungState.STOPPED)), None)
+
+
+def _awaiting(status: SweepStatus) -> _Finding:
+    rung = _waiting(status)
+    if rung is None or rung.state is not RungState.HELD or rung.verdict is None:
+        return _Finding("AwaitingApproval", "False", "NothingToApprove")
+    return _Finding("AwaitingApproval", "True", rung.verdict.reason, f"{rung.name}: {rung.verdict.message}")
+
+
+def _consistent(status: SweepStatus) -> _Finding:
+    """Of the newest rung that was judged; the launch verdict of a target not yet trained is no judgement of the law."""
+    judged = [
+        r
+        for r in status.rungs
+        if r.verdict
+        and r.verdict.outcome is not Outcome.NOT_JUDGED
+        and (r.name != TARGET or r.finished_at)
+        and r.state is not RungState.SUPERSEDED
+    ]
+    if not judged:
+        return _Finding("Consistent", "Unknown", "NothingJudged", "no rung has been judged yet")
+    verdict = judged[-1].verdict
+    assert verdict is not None
+    truth: dict[Outcome, Truth] = {Outcome.PASS: "True", Outcome.FAIL: "False"}
+    return _Finding(
+        "Consistent", truth.get(verdict.outcome, "Unknown"), verdict.reason, f"{judged[-1].name}: {verdict.message}"
+    )
+
+
+_ENDINGS = {Reason.TARGET_OUT_OF_REACH: "NotWorthIt", Reason.OVER_BUDGET: "OverBudget"}
+
+
+def _ending(sweep: ScalingSweep, status: SweepStatus, *, busy: bool, over_budget: str | None) -> _Finding | None:
+    """Why the sweep is over, as far as it is; a raised budget, an approval or a retry may still take it up again."""
+    if sweep.spec.abort:
+        return None if busy else _Finding("Finished", "True", "Aborted", "spec.abort is set; results stay")
+    if over_budget:
+        return _Finding("Finished", "True", "OverBudget", over_budget)
+    for rung in status.rungs:
+        if rung.state is RungState.FAILED:
+            return _Finding(
+                "Finished", "True", "Failed", f"rung {rung.name}: too many runs failed; see their failures, then retry"
+            )
+        if rung.state is RungState.STOPPED and rung.verdict:
+            reason = _ENDINGS.get(rung.verdict.reason, "Inconsistent")
+            return _Finding("Finished", "True", reason, f"{rung.name}: {rung.verdict.message}")
+    if status.rungs and all(r.state in (RungState.PROMOTED, RungState.SUPERSEDED) for r in status.rungs):
+        last = status.rungs[-1].name
+        return _Finding(
+            "Finished", "True", "Succeeded", "the target was trained" if last == TARGET else "every rung was judged"
+        )
+    return None
+
+
+def _progressing(status: SweepStatus, findings: Sequence[_Finding]) -> _Finding:
+    for kind in ("Finished", "Suspended", "AwaitingApproval"):
+        stopped = next(f for f in findings if f.kind == kind)
+        if stopped.status == "True":
+            return _Finding("Progressing", "False", stopped.reason if kind == "Finished" else kind, stopped.message)
+    if findings[0].status == "False":
+        return _Finding("Progressing", "False", findings[0].reason, findings[0].message)
+    rung = next((r for r in status.rungs if r.state not in (RungState.PROMOTED, RungState.SUPERSEDED)), None)
+    return _Finding("Progressing", "True", rung.state if rung else "Pending", f"rung {rung.name}" if rung else "")
+
+
+def _phase(findings: Sequence[_Finding]) -> str:
+    """One word for the printed column."""
+    truth = {f.kind: f for f in findings}
+    if truth["Finished"].status == "True":
+        return truth["Finished"].reason
+    if truth["Accepted"].status == "False":
+        return "Refused"
+    for kind in ("Suspended", "AwaitingApproval"):
+        if truth[kind].status == "True":
+            return kind
+    return truth["Progressing"].reason
+
+
+def _events(before: SweepStatus, after: SweepStatus) -> tuple[Event, ...]:
+    """One event for each of these conditions that has just become true, or false in the case of Accepted."""
+    events = []
+    for kind, truth in (
+        ("Accepted", "False"),
+        ("Finished", "True"),
+        ("AwaitingApproval", "True"),
+        ("Suspended", "True"),
+    ):
+        old, new = before.condition(kind), after.condition(kind)
+        if new and new.status == truth and (old is None or (old.status, old.reason) != (new.status, new.reason)):
+            good = new.reason in ("Succeeded", "Suspended", "Aborted")
+            reason = {"AwaitingApproval": "AwaitingApproval"}.get(kind, new.reason)
+            events.append(Event(reason, new.message, warning=not good))
+    return tuple(events)

@@ -1,0 +1,66 @@
+"""One pass: observe, decide, then carry out; the same for every adapter.
+
+Owns the order of effects and nothing else: children are created or a status is written, never both in one pass, and
+events follow a write that succeeded. A crash between two passes loses nothing, since the next one looks again.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sweep_operator import ladder, run
+from sweep_operator.api import ScalingRun, ScalingSweep
+from sweep_operator.clusters import ABSENT, Cluster, Conflict
+from sweep_operator.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """Whether anything was written or done (then look again at once), or when to look again."""
+
+    changed: bool
+    requeue_seconds: float | None = None
+
+
+def reconcile(cluster: Cluster, key: str, now: datetime, policy: Policy) -> Progressed:
+    """One pass over a sweep, then one over each of its runs."""
+    sweep = cluster.sweep(key)
+    if sweep is None:
+        return Progressed(changed=False)
+    try:
+        changed = _reconcile_sweep(cluster, sweep, policy, now)
+        sweep = cluster.sweep(key) if changed else sweep
+        if sweep is None:
+            return Progressed(changed=True)
+        passes = [reconcile_run(cluster, sweep, child, now) for child in cluster.runs(sweep)]
+    except Conflict:
+        return Progressed(changed=True)
+    waits = [p.requeue_seconds for p in passes if p.requeue_seconds is not None]
+    return Progressed(changed or any(p.changed for p in passes), min(waits, default=None))
+
+
+def _reconcile_sweep(cluster: Cluster, sweep: ScalingSweep, policy: Policy, now: datetime) -> bool:
+    decision = ladder.decide(sweep, tuple(cluster.runs(sweep)), policy, now)
+    if decision.status is not None:
+        cluster.write_sweep_status(sweep, decision.status)
+        for event in decision.events:
+            cluster.emit(sweep, event)
+    for child in decision.create:
+        cluster.create_run(child)
+    return decision.status is not None or bool(decision.create)
+
+
+def reconcile_run(cluster: Cluster, sweep: ScalingSweep, child: ScalingRun, now: datetime) -> Progressed:
+    """One pass over one run of a sweep."""
+    attempt = child.status.attempt
+    workload = cluster.workload(child, attempt) if attempt else ABSENT
+    decision = run.decide(sweep, child, workload, now)
+    if decision.status is not None:
+        cluster.write_run_status(child, decision.status)
+        for event in decision.events:
+            cluster.emit(sweep, event)
+        return Progressed(changed=True)
+    if decision.do is run.Do.START:
+        cluster.start(sweep, child, attempt)
+    elif decision.do is run.Do.STOP:
+        cluster.stop(child, attempt)
+    return Progressed(decision.do is run.Do.START, decision.requeue_seconds)
