@@ -1,0 +1,1 @@
+"""What the nursery imports first; the real trainer imports torch here."""
