@@ -65,9 +65,8 @@ def bootstrap(
         method = "cases" if groups.max() + 1 >= 5 * k else "parametric"
     x = fit.form.coordinates(fit.table.columns, fit.units)
     y = fit.table[fit.form.response]
-    relative = fit.form.residual == "relative"
-    target = np.log(y) if relative else y
-    residual = solve.residuals(fit.form, fit.solution[None], x, target)[0][0]
+    target = fit.goal.target(y)
+    residual = solve.residuals(fit.form, fit.solution[None], x, target, fit.goal.relative)[0][0]
     size = max(1, BATCH_NUMBERS // n)
     starts = range(0, refits, size)
     seeds = np.random.SeedSequence(seed).spawn(len(starts))
@@ -79,12 +78,12 @@ def bootstrap(
         if method == "cases":
             total = int(groups.max()) + 1
             weights = draw.multinomial(total, np.full(total, 1.0 / total), size=count).astype(np.float64)[:, groups]
-            return solve.minimise(fit.form, x, y, begin, delta=fit.delta, weights=weights, tolerance=TOLERANCE).z
+            return solve.minimise(fit.form, x, y, begin, fit.goal, weights=weights, tolerance=TOLERANCE).z
         freedom = n - k
         scale = np.sqrt(float(residual @ residual) / draw.chisquare(freedom, size=count))
         moved = target - residual + residual.mean() + scale[:, None] * draw.standard_normal((count, n))
-        again = np.exp(moved) if relative else moved
-        return solve.minimise(fit.form, x, again, begin, delta=fit.delta, tolerance=TOLERANCE).z
+        again = np.exp(moved) if fit.goal.relative else moved
+        return solve.minimise(fit.form, x, again, begin, fit.goal, tolerance=TOLERANCE).z
 
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
         z = np.concatenate(list(pool.map(batch, starts, seeds)))
@@ -100,7 +99,7 @@ def refit(fit: Fit, weights: Array) -> Array:
     size = max(1, BATCH_NUMBERS // len(y))
     parts = [
         solve.minimise(
-            fit.form, x, y, begin[i : i + size], delta=fit.delta, weights=weights[i : i + size], tolerance=TOLERANCE
+            fit.form, x, y, begin[i : i + size], fit.goal, weights=weights[i : i + size], tolerance=TOLERANCE
         ).z
         for i in range(0, len(weights), size)
     ]

@@ -6,9 +6,9 @@ status with a remedy; input that no law can use raises TableError.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy import special
@@ -59,7 +59,7 @@ class Fit:
     covariance: Array  # (k, k) of the coordinates: ln c for positive constants, c for the others
     condition_number: float  # of the Jacobian in the fit's own units, columns of unit length
     objective: float  # sum of Huber losses over residuals
-    delta: float
+    goal: solve.Objective
     confidence: float
     form: Law
     table: Table = field(repr=False)
@@ -108,26 +108,34 @@ def fit(
     *,
     columns: Mapping[str, str] | None = None,
     delta: float | None = None,
+    residual: Literal["relative", "absolute"] | None = None,
+    asymmetry: float = 1.0,
     confidence: float = 0.95,
     **reading: Any,
 ) -> Fit:
     """Fit a law by the sum of Huber losses over residuals.
 
-    records: see `table.read`, which also takes `columns` and `reading`. delta: width of the quadratic part, in units
-    of the residual (the law's own when None; infinity: least squares). Raises TableError on input no law can use.
+    records: see `table.read`, which also takes `columns` and `reading`. delta: width of the quadratic part, in units of
+    the residual (infinity: least squares). residual: relative (ln predicted − ln observed) or absolute. Both are the
+    law's own when None. asymmetry: weight of records that the law lies above, against 1 for the others. Raises
+    TableError on input no law can use.
     """
     form = law_of(law)
     needs = (*(a.name for a in form.axes), form.response)
-    signed = [a.name for a in form.axes if not a.logarithmic] + ([form.response] if form.residual == "absolute" else [])
+    residual = residual or form.residual
+    signed = [a.name for a in form.axes if not a.logarithmic] + ([form.response] if residual == "absolute" else [])
     table = read(records, needs, columns=columns, signed=signed, **reading)
-    return fit_table(table, form, delta=delta, confidence=confidence)
+    goal = solve.Objective(form.delta if delta is None else delta, residual == "relative", asymmetry)
+    return fit_table(table, form, goal, confidence=confidence)
 
 
-def fit_table(table: Table, form: Law, *, delta: float | None = None, confidence: float = 0.95) -> Fit:
-    """`fit` on a table already read."""
-    delta = form.delta if delta is None else delta
-    if not delta > 0:
-        raise ValueError(f"delta is {delta}; it must be greater than zero (infinity: least squares)")
+def fit_table(table: Table, form: Law, goal: solve.Objective | None = None, *, confidence: float = 0.95) -> Fit:
+    """`fit` on a table already read; the law's own objective when none is given."""
+    goal = goal or solve.Objective(form.delta, form.residual == "relative")
+    if not goal.delta > 0:
+        raise ValueError(f"delta is {goal.delta}; it must be greater than zero (infinity: least squares)")
+    if not (np.isfinite(goal.asymmetry) and goal.asymmetry > 0):
+        raise ValueError(f"asymmetry is {goal.asymmetry}; it must be a finite number greater than zero")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; it must lie between 0 and 1")
     k, n = len(form.constants), len(table)
@@ -138,20 +146,20 @@ def fit_table(table: Table, form: Law, *, delta: float | None = None, confidence
             form,
             FitStatus.TOO_FEW_POINTS,
             f"{n} records cannot determine the {k} constants of {form.name}: add at least {k + 1 - n}",
-            delta,
+            goal,
             confidence,
         )
     if reason:
-        return _refused(table, form, FitStatus.UNIDENTIFIED, reason, delta, confidence)
+        return _refused(table, form, FitStatus.UNIDENTIFIED, reason, goal, confidence)
 
     units = {a.name: float(np.exp(np.mean(np.log(table[a.name])))) for a in form.axes if a.logarithmic}
     x = form.coordinates(table.columns, units)
     y = table[form.response]
-    z, objective, converged = _best(form, x, y, delta)
+    z, objective, converged = _best(form, x, y, goal)
 
-    residual, J = solve.residuals(form, z[None], x, np.log(y) if form.residual == "relative" else y)
+    residual, J = solve.residuals(form, z[None], x, goal.target(y), goal.relative)
     condition = _condition(J[0])
-    covariance = _covariance(residual[0], J[0], delta, table.labels.get("run"))
+    covariance = _covariance(residual[0], J[0], goal, table.labels.get("run"))
     status, message = _judge(form, z, converged, condition)
     c = solve.constants_of(form, z[None])
     public = form.to_units(c, units)[0]
@@ -167,7 +175,7 @@ def fit_table(table: Table, form: Law, *, delta: float | None = None, confidence
         covariance=covariance,
         condition_number=condition,
         objective=objective,
-        delta=delta,
+        goal=goal,
         confidence=confidence,
         form=form,
         table=table,
@@ -176,28 +184,27 @@ def fit_table(table: Table, form: Law, *, delta: float | None = None, confidence
     )
 
 
-def _best(form: Law, x: Sequence[Array], y: Array, delta: float) -> tuple[Array, float, bool]:
+def _best(form: Law, x: Sequence[Array], y: Array, goal: solve.Objective) -> tuple[Array, float, bool]:
     """The lowest minimum found: grid → basins → polish, on a sample first where the table is long."""
     stride = max(1, len(y) // SAMPLE)
     few = [v[::stride] for v in x]
-    start = solve.coordinates_of(form, form.starts(few, y[::stride]))
+    start = solve.coordinates_of(form, form.starts(few, y[::stride], goal.relative))
+    smooth = replace(goal, delta=np.inf)
     if not form.linear:  # a grid without solved constants: its order says nothing yet
-        target = np.log(y[::stride]) if form.residual == "relative" else y[::stride]
-        value = solve.objective_of(form, start, few, target, np.ones((1, len(target))), np.inf)
-        start = start[np.argsort(np.where(np.isfinite(value), value, np.inf), kind="stable")]
+        start = start[np.argsort(solve.objective_of(form, start, few, y[::stride], smooth), kind="stable")]
     start = start[: form.basins]
     if stride > 1:
-        rough = solve.minimise(form, few, y[::stride], start, delta=max(delta, 1e-3), tolerance=1e-6)
+        rough = solve.minimise(form, few, y[::stride], start, smooth, tolerance=1e-4)
         start = rough.z[[int(np.argmin(rough.objective))]]
-    elif delta < np.inf:
+    elif goal.delta < np.inf:
         # least squares first: the Huber objective far from its minimum is nearly flat in the exponents
-        start = solve.minimise(form, x, y, start, delta=np.inf, tolerance=1e-4, iterations=12).z
-    best = solve.minimise(form, x, y, start, delta=delta)
+        start = solve.minimise(form, x, y, start, smooth, tolerance=1e-4, iterations=12).z
+    best = solve.minimise(form, x, y, start, goal)
     i = int(np.argmin(best.objective))
     return best.z[i], float(best.objective[i]), bool(best.converged[i])
 
 
-def _refused(table: Table, form: Law, status: FitStatus, message: str, delta: float, confidence: float) -> Fit:
+def _refused(table: Table, form: Law, status: FitStatus, message: str, goal: solve.Objective, confidence: float) -> Fit:
     return Fit(
         law=form.name,
         status=status,
@@ -208,7 +215,7 @@ def _refused(table: Table, form: Law, status: FitStatus, message: str, delta: fl
         covariance=np.empty((0, 0)),
         condition_number=float("inf"),
         objective=float("inf"),
-        delta=delta,
+        goal=goal,
         confidence=confidence,
         form=form,
         table=table,
@@ -251,7 +258,7 @@ def _freedom(table: Table, k: int) -> int:
     return max(1, len(table) - k)
 
 
-def _covariance(r: Array, J: Array, delta: float, run: Sequence[str] | None) -> Array:
+def _covariance(r: Array, J: Array, goal: solve.Objective, run: Sequence[str] | None) -> Array:
     """Sandwich covariance of a Huber M-estimate (Huber 1981, §7.6), (k, k) in coordinates of the fit.
 
     The bread takes the density of residuals near zero from a window n^(-1/5) robust standard deviations wide, since
@@ -259,16 +266,17 @@ def _covariance(r: Array, J: Array, delta: float, run: Sequence[str] | None) -> 
     constants; below four records a constant one variance is taken for all.
     """
     k, n = J.shape
-    psi = np.clip(r, -delta, delta)
+    delta, sides = goal.delta, goal.sided(r, np.ones(n))
+    psi = np.clip(r, -delta, delta) * sides
     spread = 1.4826 * float(np.median(np.abs(r)))
     window = max(delta, spread * n**-0.2)
     gram = solve.product(J[None], J[None])[0]
     if window < np.inf:
         inside = (np.abs(r) <= window).astype(float)
         inside = (n * inside + 2 * k * inside.mean()) / (n + 2 * k)  # few points: towards one density for all
-        bread = solve.product((J * inside)[None], J[None])[0] * min(1.0, delta / window)
+        bread = solve.product((J * (inside * sides))[None], J[None])[0] * min(1.0, delta / window)
     else:
-        bread = gram
+        bread = solve.product((J * sides)[None], J[None])[0]
     inverse = np.linalg.pinv(bread, rcond=1e-14, hermitian=True)
     clusters = None if run is None else np.unique(np.array(run), return_inverse=True)[1]
     score = J * psi

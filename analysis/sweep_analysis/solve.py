@@ -1,6 +1,7 @@
 """The one minimiser: sums of Huber losses over residuals, many fits at a time.
 
-Objective, for each fit r:  sum_i  w_ri · huber_delta(residual_i(c_r)),  residual = ln f − ln y (or f − y).
+Objective, for each fit r:  sum_i  w_ri · huber_delta(residual_i(c_r)),  residual = ln f − ln y (or f − y), each term
+weighted again where the law lies above the record, when the objective is asymmetric.
 
 Damped Newton on the active set: the Hessian counts points inside ±delta in full, and the damping adds the weights of
 the majorising quadratic, w·min(1, delta/|r|) (iteratively reweighted least squares), which always descends. Undamped
@@ -21,6 +22,23 @@ from sweep_analysis.laws.base import Array, Law
 
 BLOCK = 1024  # rows in one matrix product; below the size at which BLAS would start threads
 LARGEST_STEP = 1.0  # in a coordinate (a logarithm, mostly) and one iteration
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What is minimised."""
+
+    delta: float  # width of the quadratic part, in units of the residual; infinity: least squares
+    relative: bool = True  # residual ln f − ln y, else f − y
+    asymmetry: float = 1.0  # weight of records that lie below the law, against 1 for those above it
+
+    def target(self, y: Array) -> Array:
+        """What the residual is measured from."""
+        return np.log(y) if self.relative else y
+
+    def sided(self, r: Array, weights: Array) -> Array:
+        """Weights, with the asymmetry in them."""
+        return weights if self.asymmetry == 1.0 else weights * np.where(r > 0, self.asymmetry, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +68,25 @@ def coordinates_of(law: Law, c: Array) -> Array:
     return np.where(law.positive, np.log(np.where(law.positive, c, 1.0)), c)
 
 
-def residuals(law: Law, z: Array, x: Sequence[Array], target: Array) -> tuple[Array, Array]:
-    """Residuals (R, n) and their derivative in the coordinates (R, k, n). target: ln y where they are relative."""
+def residuals(law: Law, z: Array, x: Sequence[Array], target: Array, relative: bool) -> tuple[Array, Array]:
+    """Residuals (R, n) and their derivative in the coordinates (R, k, n)."""
     c = constants_of(law, z)
     value, jacobian = law.evaluate(c, x)
     assert jacobian is not None
-    chain = np.where(law.positive, c, 1.0)[:, :, None]
-    if law.residual == "absolute":
-        return value - target, jacobian * chain
-    jacobian *= chain
+    jacobian *= np.where(law.positive, c, 1.0)[:, :, None]
+    if not relative:
+        return value - target, jacobian
     jacobian /= value[:, None, :]
     return np.log(value) - target, jacobian
 
 
-def objective_of(law: Law, z: Array, x: Sequence[Array], target: Array, weights: Array, delta: float) -> Array:
-    """The objective (R,) alone."""
-    value = law.evaluate(constants_of(law, z), x, jacobian=False)[0]
-    r = (np.log(value) if law.residual == "relative" else value) - target
-    return np.asarray((weights * huber(r, delta)).sum(-1))
+def objective_of(law: Law, z: Array, x: Sequence[Array], y: Array, goal: Objective) -> Array:
+    """The objective (R,) alone, every record with weight 1; infinite where the law has no value."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        value = law.evaluate(constants_of(law, z), x, jacobian=False)[0]
+        r = (np.log(value) if goal.relative else value) - goal.target(y)
+        total = (goal.sided(r, np.ones_like(r)) * huber(r, goal.delta)).sum(-1)
+    return np.where(np.isfinite(total), total, np.inf)
 
 
 def huber(r: Array, delta: float) -> Array:
@@ -90,8 +109,8 @@ def minimise(
     x: Sequence[Array],
     y: Array,
     start: Array,
+    goal: Objective,
     *,
-    delta: float,
     weights: Array | None = None,
     tolerance: float = 1e-10,
     iterations: int = 200,
@@ -102,7 +121,7 @@ def minimise(
 
     tolerance: relative decrease of the objective that the next step would bring, below which a fit has converged.
     """
-    target = np.log(y) if law.residual == "relative" else y
+    target, delta = goal.target(y), goal.delta
     low, high = bounds_of(law)
     z = np.clip(np.array(start, dtype=np.float64), low, high)
     count, k = z.shape
@@ -114,13 +133,14 @@ def minimise(
     live = np.arange(count)
     floor = 1e-26 * w.sum(1)  # residuals of 1e-13 are rounding
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        r, J = residuals(law, z, x, target)
-        objective = (w * huber(r, delta)).sum(1)
+        r, J = residuals(law, z, x, target, goal.relative)
+        objective = (goal.sided(r, w) * huber(r, delta)).sum(1)
         damping = np.ones(count)
         for step in range(iterations):
             size = np.maximum(np.abs(r), 1e-300)
-            gradient = product(J, (w * np.clip(r, -delta, delta))[:, None, :])[:, :, 0]
-            curvature = w * ((size <= delta) + damping[:, None] * np.minimum(1.0, delta / size))
+            sided = goal.sided(r, w)
+            gradient = product(J, (sided * np.clip(r, -delta, delta))[:, None, :])[:, :, 0]
+            curvature = sided * ((size <= delta) + damping[:, None] * np.minimum(1.0, delta / size))
             H = product(J * curvature[:, None, :], J)
             held = ((z <= low) & (gradient > 0)) | ((z >= high) & (gradient < 0))
             H = np.where(held[:, :, None] | held[:, None, :], 0.0, H)
@@ -133,8 +153,8 @@ def minimise(
             predicted = -0.5 * (gradient * move).sum(1)
 
             z_new = np.clip(z + move, low, high)
-            r_new, J_new = residuals(law, z_new, x, target)
-            objective_new = (w * huber(r_new, delta)).sum(1)
+            r_new, J_new = residuals(law, z_new, x, target, goal.relative)
+            objective_new = (goal.sided(r_new, w) * huber(r_new, delta)).sum(1)
             better = objective_new <= objective  # False for NaN
             small = predicted <= np.maximum(tolerance * objective, floor)
             settled = small & (damping <= 1.0)

@@ -38,7 +38,8 @@ class Constant:
     low: float = 1e-9  # bounds hold in the fit's own units: every axis divided by its geometric mean
     high: float = 1e9
     scales: tuple[tuple[str, float | str], ...] = ()
-    # ("parameters", "alpha"): multiplied by (unit of parameters)^alpha; ("parameters", 1): by the unit itself
+    # ("parameters", "alpha"): in the records' units, multiplied by (unit of parameters)^alpha; "-alpha": by its
+    # inverse; ("parameters", 1.0): by the unit itself
 
 
 class Law(ABC):
@@ -107,38 +108,45 @@ class Law(ABC):
         index = {name: i for i, name in enumerate(self.names)}
         for i, constant in enumerate(self.constants):
             for axis, power in constant.scales:
-                exponent = c[:, index[power]] if isinstance(power, str) else power
+                if isinstance(power, str):
+                    exponent = -c[:, index[power[1:]]] if power.startswith("-") else c[:, index[power]]
+                else:
+                    exponent = np.full(len(c), power)
                 out[:, i] = out[:, i] * np.exp(exponent * np.log(units.get(axis, 1.0)))
         return out
 
-    def starts(self, x: Sequence[Array], y: Array) -> Array:
-        """Candidate constants (S, k): the grid of the other constants, the linear ones solved for at each node.
-
-        For fixed exponents these laws are linear, so that non-negative least squares on y-relative residuals finds
-        the basin without a search. Exact NNLS: of all subsets of the linear constants, the best feasible one.
-        """
+    def nodes(self, x: Sequence[Array], y: Array) -> Array:
+        """Starting constants (S, k) before the linear ones are solved for: the declared grid, in every combination."""
         free = [name for name in self.names if name not in self.linear]
-        nodes = np.array(list(itertools.product(*(self.grid[name] for name in free)))) if free else np.ones((1, 0))
-        index = {name: i for i, name in enumerate(self.names)}
-        c = np.ones((len(nodes), len(self.constants)))
-        c[:, [index[name] for name in free]] = nodes
+        grid = np.array(list(itertools.product(*(self.grid[name] for name in free)))) if free else np.ones((1, 0))
+        c = np.ones((len(grid), len(self.constants)))
+        c[:, [self.names.index(name) for name in free]] = grid
+        return c
+
+    def starts(self, x: Sequence[Array], y: Array, relative: bool = True) -> Array:
+        """Candidate constants (S, k), best first where some constants are linear.
+
+        For fixed exponents these laws are linear in the rest, so that non-negative least squares finds the basin
+        without a search. Exact NNLS: of all subsets of the linear constants, the best feasible one.
+        """
+        c = self.nodes(x, y)
         if not self.linear:
             return c
-        lin = [index[name] for name in self.linear]
+        lin = [self.names.index(name) for name in self.linear]
         jacobian = self.evaluate(c, x)[1]
         assert jacobian is not None
-        weight = 1.0 / y if self.residual == "relative" else np.ones_like(y)
+        weight = 1.0 / y if relative else np.ones_like(y)
         basis = jacobian[:, lin] * weight  # (S, m, n)
         gram = basis @ basis.transpose(0, 2, 1)
         moment = basis @ (y * weight)
-        best = np.full(len(nodes), np.inf)
-        solved = np.zeros((len(nodes), len(lin)))
+        best = np.full(len(c), np.inf)
+        solved = np.zeros((len(c), len(lin)))
         for size in range(len(lin), 0, -1):
             for subset in itertools.combinations(range(len(lin)), size):
                 part = gram[:, subset][:, :, subset]
-                ridge = 1e-13 * np.einsum("rii->r", part)[:, None, None] * np.eye(size) + 1e-300 * np.eye(size)
+                ridge = (1e-13 * np.trace(part, axis1=1, axis2=2)[:, None, None] + 1e-300) * np.eye(size)
                 a = np.linalg.solve(part + ridge, moment[:, subset, None])[:, :, 0]
-                rss = -np.einsum("ri,ri->r", a, moment[:, subset])  # less the constant |y·weight|²
+                rss = -(a * moment[:, subset]).sum(1)  # less the constant |y·weight|²
                 better = (a > 0).all(1) & (rss < best)
                 best = np.where(better, rss, best)
                 full = np.zeros_like(solved)
@@ -146,7 +154,7 @@ class Law(ABC):
                 solved = np.where(better[:, None], full, solved)
         order = np.argsort(best, kind="stable")
         low = np.array([self.constants[i].low for i in lin])
-        c[:, lin] = np.maximum(solved, np.maximum(low, 1e-3 * float(np.mean(y))))
+        c[:, lin] = np.maximum(solved, np.maximum(low, 1e-3 * float(np.mean(np.abs(y)))))
         return np.asarray(c[order])
 
     def identifies(self, values: Mapping[str, Any]) -> str | None:
