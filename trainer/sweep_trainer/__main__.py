@@ -1,0 +1,116 @@
+"""The trainer's commands: `train ORDER.json` and `prepare TRAINING.json`.
+
+Owns reading the input and the exit status (`record.ExitStatus`). Imports torch only when a run has something to train,
+and after the signals are in place: the import takes seconds, and a SIGTERM meanwhile must be heard.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from sweep_analysis.recipe import Training
+from sweep_analysis.record import ExitStatus, FailureReason
+from sweep_analysis.rung import RunOrder
+from sweep_trainer.failure import explain
+from sweep_trainer.interruption import Interrupted, Interruption
+from sweep_trainer.report import Report
+
+
+def train(order_path: str) -> int:
+    """Carry out the order in the file; returns the exit status. Never raises.
+
+    May be called in a process forked from one that has imported torch, as long as that one started no threads.
+    """
+    begun = time.monotonic()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    try:
+        order = RunOrder.model_validate_json(Path(order_path).read_bytes())
+    except (OSError, ValidationError) as error:
+        _say(f"sweep_trainer train: {_one_sentence(order_path, error)}")
+        return ExitStatus.BAD_CONFIGURATION
+    with Interruption() as interruption:
+        interruption.nothing_to_save(True)
+        try:
+            report = Report(order)
+        except OSError as error:
+            _say(f"sweep_trainer train: {explain(error)[1]}")
+            return ExitStatus.FAILED
+        try:
+            from sweep_trainer.train import run
+
+            run(order, interruption, report, begun=begun)
+        except Interrupted:
+            return ExitStatus.INTERRUPTED
+        except Exception as error:  # noqa: BLE001  # whatever it is, it ends in one sentence and an exit status
+            return _failed(report, error)
+    return ExitStatus.DONE
+
+
+def _failed(report: Report, error: Exception) -> int:
+    reason, message = explain(error)
+    traceback.print_exception(error)
+    _say(f"{reason}: {message}")
+    try:
+        report.failure(reason, message)
+    except OSError as unwritable:
+        _say(f"the failure could not be reported: {unwritable}")
+    if reason is FailureReason.BAD_CONFIGURATION:
+        return ExitStatus.BAD_CONFIGURATION
+    return ExitStatus.CRASHED if reason is FailureReason.CRASHED else ExitStatus.FAILED
+
+
+def prepare(training_path: str, root: str, cache: str) -> int:
+    """Check and prepare the data of the recipe in the file; prints what came of it. Returns the exit status."""
+    from sweep_trainer import data
+    from sweep_trainer.corpus import DataError
+
+    try:
+        training = Training.model_validate_json(Path(training_path).read_bytes())
+        prepared = data.prepare(training, Path(root), Path(cache))
+    except (OSError, ValidationError) as error:
+        _say(f"sweep_trainer prepare: {_one_sentence(training_path, error)}")
+        return ExitStatus.BAD_CONFIGURATION
+    except DataError as error:
+        _say(f"sweep_trainer prepare: {error}")
+        return ExitStatus.BAD_CONFIGURATION
+    sys.stdout.write(json.dumps(prepared.summary()) + "\n")
+    return ExitStatus.DONE
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(sentence + "\n")
+
+
+def _one_sentence(path: str, error: OSError | ValidationError) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename or path}: {error.strerror}"
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"])) or "the document"
+    return f"{path}: {place}: {first['msg']}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="sweep_trainer", description="Turn a run order into records.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("train", help="carry out a run order")
+    one.add_argument("order", metavar="ORDER.json")
+    two = commands.add_parser("prepare", help="check and prepare the data of a recipe; prints JSON")
+    two.add_argument("training", metavar="TRAINING.json")
+    two.add_argument("--root", default=".", help="folder at which relative paths start (default: this one)")
+    two.add_argument("--cache", required=True, help="folder for prepared data")
+    options = parser.parse_args(argv)
+    if options.command == "train":
+        return train(options.order)
+    return prepare(options.training, options.root, options.cache)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
