@@ -6,7 +6,7 @@ too narrow for that, and `forecast.py` says by how much.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -37,6 +37,11 @@ class Bootstrap:
     def interval(self, name: str, value: float, confidence: float = 0.95) -> Interval:
         """Percentile interval of one constant, around the fit's own `value`."""
         return percentile_interval(self[name], value, confidence)
+
+    def applied(self, fit: Fit) -> Fit:
+        """The same fit with the percentile intervals of these refits."""
+        intervals = {name: self.interval(name, value, fit.confidence) for name, value in fit.constants.items()}
+        return replace(fit, parameters=intervals)
 
 
 def percentile_interval(samples: Array, value: float, confidence: float) -> Interval:

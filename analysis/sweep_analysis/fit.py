@@ -8,7 +8,7 @@ status with a remedy; input that no law can use raises TableError.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy import special
@@ -17,7 +17,12 @@ from sweep_analysis import solve
 from sweep_analysis.document import Document
 from sweep_analysis.laws import Law, law_of
 from sweep_analysis.laws.base import Array
+from sweep_analysis.present import html_of, line_of, text_of
+from sweep_analysis.suspect import suspicions
 from sweep_analysis.table import Records, Table, read
+
+if TYPE_CHECKING:
+    from sweep_analysis.forecast import NoForecast
 
 SAMPLE = 400  # points that choose the basins
 CONDITION_LIMIT = 1e5  # of the scaled Jacobian; two ratios give a few hundred, a single one 1e7
@@ -46,7 +51,25 @@ class Interval(Document):
     high: float
 
 
-@dataclass(frozen=True, slots=True)
+class Estimate(Interval):
+    """A number with its interval, and how sure the interval is meant to be."""
+
+    confidence: float
+
+
+class Outlook(Document):
+    """What a fit's records say of a run not trained yet."""
+
+    loss: Estimate
+    """The law's response (nats per token for losses) with its interval."""
+    jump: float
+    """Compute of that run over the largest of the records; where a law has no compute, of its own axes together."""
+    law: str
+    evidence: str
+    """Digest of the records, the same in any order."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Fit:
     """A law fitted to a table. Constants are in the units of the records."""
 
@@ -65,6 +88,7 @@ class Fit:
     table: Table = field(repr=False)
     units: Mapping[str, float] = field(repr=False, default_factory=dict)  # of the fit: geometric mean of each axis
     solution: Array = field(repr=False, default_factory=lambda: np.empty(0))  # (k,) coordinates in those units
+    warnings: tuple[str, ...] = ()  # what looks wrong in the records, one sentence each
 
     @property
     def usable(self) -> bool:
@@ -81,6 +105,32 @@ class Fit:
         named = dict(zip((a.name for a in self.form.axes), positional, strict=False)) | axes
         value = self.form.predict(self.constants, **named)
         return float(value) if np.ndim(value) == 0 else value
+
+    def forecast(self, *, confidence: float | None = None, **axes: float) -> "Outlook | NoForecast":
+        """The response of a run at the given axis values, with its interval (see `outlook.py`)."""
+        from sweep_analysis.outlook import outlook
+
+        return outlook(self, axes, self.confidence if confidence is None else confidence)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fit as plain JSON values."""
+        document: dict[str, Any] = {
+            "law": self.law,
+            "records": self.records,
+            "status": str(self.status),
+            "objective": self.objective if self.usable else None,
+            "parameters": {name: interval.to_json() for name, interval in self.parameters.items()},
+        }
+        return document if self.usable else {**document, "message": self.message}
+
+    def __repr__(self) -> str:
+        return line_of(self)
+
+    def __str__(self) -> str:
+        return text_of(self)
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
 
 
 def identifies(points: Sequence[tuple[float, float]], law: str | Law = "Chinchilla") -> str | None:
@@ -163,6 +213,7 @@ def fit_table(table: Table, form: Law, goal: solve.Objective | None = None, *, c
     status, message = _judge(form, z, converged, condition)
     c = solve.constants_of(form, z[None])
     public = form.to_units(c, units)[0]
+    constants = {name: float(v) for name, v in zip(form.names, public, strict=True)}
     covariance = _transported(form, z, units, covariance)
     t = float(special.stdtrit(_freedom(table, k), 0.5 + confidence / 2))
     return Fit(
@@ -170,7 +221,7 @@ def fit_table(table: Table, form: Law, goal: solve.Objective | None = None, *, c
         status=status,
         message=message,
         records=n,
-        constants={name: float(v) for name, v in zip(form.names, public, strict=True)},
+        constants=constants,
         parameters=_intervals(form, public, covariance, t),
         covariance=covariance,
         condition_number=condition,
@@ -181,6 +232,7 @@ def fit_table(table: Table, form: Law, goal: solve.Objective | None = None, *, c
         table=table,
         units=units,
         solution=z,
+        warnings=suspicions(table, form, constants),
     )
 
 
