@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sweep_analysis.forecast import NoForecast
 
 SAMPLE = 400  # points that choose the basins
+IDLE = 1e-4  # a term whose largest share of the value is below this says nothing above the noise of any seed
 CONDITION_LIMIT = 1e5  # of the scaled Jacobian; two ratios give a few hundred, a single one 1e7
 
 
@@ -210,7 +211,7 @@ def fit_table(table: Table, form: Law, goal: solve.Objective | None = None, *, c
     residual, J = solve.residuals(form, z[None], x, goal.target(y), goal.relative)
     condition = _condition(J[0])
     covariance = _covariance(residual[0], J[0], goal, table.labels.get("run"))
-    status, message = _judge(form, z, converged, condition)
+    status, message = _judge(form, z, J[0], converged, condition)
     c = solve.constants_of(form, z[None])
     public = form.to_units(c, units)[0]
     constants = {name: float(v) for name, v in zip(form.names, public, strict=True)}
@@ -274,13 +275,19 @@ def _refused(table: Table, form: Law, status: FitStatus, message: str, goal: sol
     )
 
 
-def _judge(form: Law, z: Array, converged: bool, condition: float) -> tuple[FitStatus, str]:
+def _judge(form: Law, z: Array, J: Array, converged: bool, condition: float) -> tuple[FitStatus, str]:
     low, high = solve.bounds_of(form)
     edge = [n for n, v, a, b in zip(form.names, z, low, high, strict=True) if v <= a + 1e-9 or v >= b - 1e-9]
     if edge:
         return FitStatus.AT_BOUND, (
             f"{', '.join(edge)} ended at the edge of the plausible range: the records do not determine "
             f"{'it' if len(edge) == 1 else 'them'}; add runs over a wider range, or fit a law with fewer constants"
+        )
+    idle = [n for n, column in zip(form.names, J, strict=True) if n in form.linear and np.abs(column).max() < IDLE]
+    if idle and form.residual == "relative":
+        return FitStatus.AT_BOUND, (
+            f"{', '.join(idle)} adds less than {IDLE:.0e} of the value anywhere, as good as zero: the records do not "
+            "determine it; add runs over a wider range, or fit a law with fewer constants"
         )
     if condition > CONDITION_LIMIT:
         return FitStatus.ILL_CONDITIONED, (
