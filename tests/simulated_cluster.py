@@ -29,7 +29,7 @@ from sweep_operator.reconcile import reconcile
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class Killed(Exception):
+class Killed(BaseException):
     """The process ended here; what was written before stays."""
 
 
@@ -139,6 +139,22 @@ class SimulatedCluster:
     def stop(self, run: ScalingRun, attempt: int) -> None:
         self.stopping.add((run.metadata.name, attempt))
 
+    @property
+    def busy(self) -> bool:
+        """Whether an attempt is open."""
+        return any(a.ended_at is None for c in self.children.values() for a in c.status.attempts)
+
+    def next_end(self) -> float:
+        """Seconds until the next attempt ends by itself."""
+        waits = [60.0]
+        for (name, attempt), known in self.workloads.items():
+            run = self.children[name]
+            if known.state is WorkloadState.RUNNING and run.status.attempts[-1].ended_at is None:
+                _, due = self._plan(run, attempt)
+                elapsed = (self.now - datetime.fromisoformat(known.started_at or "")).total_seconds()
+                waits.append(due - elapsed)
+        return max(0.05, min(waits))
+
     def emit(self, sweep: ScalingSweep, event: Event) -> None:
         self.events.append(event)
 
@@ -183,25 +199,30 @@ class SimulatedCluster:
         )
 
 
-def settle(cluster: SimulatedCluster, policy: Policy | None = None) -> None:
-    """Pass after pass until nothing changes at this moment."""
+def settle(cluster: SimulatedCluster, policy: Policy | None = None) -> float:
+    """Pass after pass until nothing changes at this moment; returns the seconds until something will."""
     for _ in range(1000):
         key = "default/" + cluster.stored.metadata.name
-        if not reconcile(cluster, key, cluster.now, policy or Policy()).changed:
-            return
+        progressed = reconcile(cluster, key, cluster.now, policy or Policy())
+        if not progressed.changed:
+            return min(cluster.next_end(), progressed.requeue_seconds or 60.0)
     raise AssertionError("the reconcilers do not come to rest")
 
 
-def climb(cluster: SimulatedCluster, policy: Policy | None = None, steps: int = 4000, seconds: float = 5.0) -> SweepStatus:
+def climb(cluster: SimulatedCluster, policy: Policy | None = None) -> SweepStatus:
     """Let time pass until the sweep comes to rest: finished, waiting for a person, suspended or refused."""
-    for _ in range(steps):
-        settle(cluster, policy)
+    for _ in range(500):
+        wait = settle(cluster, policy)
         status = cluster.stored.status
-        if status.phase not in ("Pending", "Forecast", "Running", "Diagnosing") and not _open(cluster):
+        if status.phase not in ("Pending", "Forecast", "Running", "Diagnosing") and not cluster.busy:
             return status
-        cluster.now += timedelta(seconds=seconds)
+        cluster.now += timedelta(seconds=wait)
     raise AssertionError(f"the sweep does not end: {cluster.stored.status.phase}")
 
 
-def _open(cluster: SimulatedCluster) -> bool:
-    return any(a.ended_at is None for c in cluster.children.values() for a in c.status.attempts)
+def pass_time(cluster: SimulatedCluster, seconds: float) -> None:
+    """Let so much time pass, with a look every tenth of it."""
+    for _ in range(10):
+        settle(cluster)
+        cluster.now += timedelta(seconds=seconds / 10)
+    settle(cluster)

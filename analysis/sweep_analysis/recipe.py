@@ -5,6 +5,7 @@ operator can count, price and digest a run without importing torch. Trains nothi
 """
 
 import math
+from functools import lru_cache
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -133,6 +134,7 @@ def whole_batches(training: Training, tokens: tuple[int, ...]) -> tuple[int, ...
     return tuple(sorted({batch * max(10, round(t / batch)) for t in tokens}))
 
 
+@lru_cache(maxsize=4096)
 def resolve(
     training: Training, parameters: int, tokens: tuple[int, ...], learning_rate_factor: float = 1.0
 ) -> Hyperparameters:

@@ -4,7 +4,7 @@ Owns the arithmetic of a dense decoder's shape (RMSNorm, RoPE, SwiGLU, no biases
 and a test holds its count against the one here.
 """
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from pydantic import Field
@@ -75,6 +75,7 @@ def shape_of_width(width: int, vocabulary: int, model: Model) -> Shape:
     )
 
 
+@lru_cache(maxsize=4096)
 def shape_for(parameters: int, vocabulary: int, model: Model) -> Shape:
     """The decoder whose parameter count is nearest to `parameters`.
 
