@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from sweep_operator.api import API_VERSION, ScalingSweep
+from sweep_operator.policy import Policy
 
 MAX_BYTES = 1 << 20
 """As much as an API server takes."""
@@ -23,7 +24,11 @@ MAX_NODES = 100_000
 
 
 class ManifestError(Exception):
-    """The manifest is not taken; the text is one sentence."""
+    """The manifest is not taken; the text is one sentence, `faults` has all of them."""
+
+    def __init__(self, text: str, faults: Sequence[str] = ()) -> None:
+        super().__init__(text)
+        self.faults = tuple(faults) or (text,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +63,21 @@ def understand(path: Path, document: dict[str, Any]) -> Manifest:
     try:
         sweep = ScalingSweep.model_validate_json(json.dumps(written), strict=True)
     except ValidationError as error:
-        raise ManifestError(f"{path}: {sentence(error)}") from None
+        raise _refusal(path, error, ScalingSweep) from None
     return Manifest(path, written, sweep)
+
+
+def read_policy(path: Path | None) -> Policy:
+    """The platform's policy: one YAML mapping of the fields of `Policy`; everything is allowed without a file."""
+    if path is None:
+        return Policy()
+    documents = list(read_documents(path))
+    if len(documents) != 1:
+        raise ManifestError(f"{path} holds {len(documents)} documents; a policy is one mapping")
+    try:
+        return Policy.model_validate_json(json.dumps(documents[0]), strict=True)
+    except ValidationError as error:
+        raise _refusal(path, error, Policy) from None
 
 
 def read_documents(path: Path) -> Iterator[dict[str, Any]]:
@@ -98,13 +116,6 @@ def read_documents(path: Path) -> Iterator[dict[str, Any]]:
         yield document
 
 
-def sentence(error: ValidationError) -> str:
-    """The first fault in one sentence, and how many more there are."""
-    faults = error.errors()
-    first = _fault(faults[0])
-    return first if len(faults) == 1 else f"{first} (and {len(faults) - 1} more)"
-
-
 def field_path(location: Sequence[str | int]) -> str:
     """`spec.ladder.rungs[2].parameters`."""
     text = ""
@@ -113,11 +124,17 @@ def field_path(location: Sequence[str | int]) -> str:
     return text
 
 
-def _fault(fault: Any) -> str:
+def _refusal(path: Path, error: ValidationError, model: type[BaseModel]) -> ManifestError:
+    faults = [f"{path}: {_fault(fault, model)}" for fault in error.errors()]
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return ManifestError(faults[0] + more, faults)
+
+
+def _fault(fault: Any, root: type[BaseModel]) -> str:
     location, given = tuple(fault["loc"]), fault["input"]
     where, kind, limits = field_path(location), fault["type"], fault.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"{where}: there is no such field{_nearest(str(location[-1]), _fields_at(location[:-1]))}"
+        return f"{where}: there is no such field{_nearest(str(location[-1]), _fields_at(root, location[:-1]))}"
     if kind == "missing":
         return f"{where}: is missing"
     if kind == "value_error":
@@ -160,9 +177,9 @@ _WANTED = {
 }
 
 
-def _fields_at(location: Sequence[str | int]) -> list[str]:
+def _fields_at(root: type[BaseModel], location: Sequence[str | int]) -> list[str]:
     """Names (as written in YAML) of the fields that the model at that place has."""
-    model: Any = ScalingSweep
+    model: Any = root
     for part in location:
         if isinstance(part, str):
             fields = model.model_fields.values() if _is_model(model) else ()

@@ -7,23 +7,50 @@ folder's layout is in `clusters/local/store.py`.
 import argparse
 import os
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sweep_operator.acceptance import Refused, accept
-from sweep_operator.api import ScalingSweep
+from sweep_operator.api import ScalingRun, ScalingSweep
 from sweep_operator.cli.errors import Exit, InputError
 from sweep_operator.clusters.local import LocalCluster
 from sweep_operator.clusters.local.apply import applied
 from sweep_operator.clusters.local.data import DataError, Prepared, as_kept, cache_folder, changed_since, prepare
 from sweep_operator.clusters.local.driver import PassTimes, drive, listening
-from sweep_operator.clusters.local.files import DamagedError, HeldError, Lock, this_host
+from sweep_operator.clusters.local.files import DamagedError, HeldError, Lock, holder_of, in_words, this_host
 from sweep_operator.clusters.local.processes import NurseryError
 from sweep_operator.clusters.local.store import KNOWN, Store
 from sweep_operator.conditions import timestamp
-from sweep_operator.live import View, open_view
-from sweep_operator.manifest import Manifest, ManifestError, read_manifest
-from sweep_operator.policy import Policy, load_policy
+from sweep_operator.live import open_view
+from sweep_operator.live.picture import picture_of, slots_of
+from sweep_operator.live.summary import next_step, summary
+from sweep_operator.manifest import Manifest, ManifestError, read_manifest, read_policy
+from sweep_operator.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class _Climb:
+    """A checked input, ready to be written."""
+
+    store: Store
+    sweep: ScalingSweep
+    policy: Policy
+    prepared: Prepared
+    manifest: Path
+    cache: Path
+    times: PassTimes
+
+    @property
+    def root(self) -> Path:
+        """Where relative data paths start."""
+        return self.manifest.parent
+
+    @property
+    def key(self) -> str:
+        return f"{self.sweep.metadata.namespace}/{self.sweep.metadata.name}"
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
@@ -38,29 +65,45 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 def execute(options: argparse.Namespace) -> Exit:
     """Check, prepare, climb, report."""
     try:
-        manifest = read_manifest(options.manifest)
-        policy = load_policy(options.policy)
-        workdir = (options.workdir or Path(manifest.sweep.metadata.name)).resolve()
-        store = Store(workdir)
-        standing = _standing(store, manifest)
-        sweep = applied(standing, manifest, timestamp(datetime.now(UTC)))
-        _check(sweep, policy, options.manifest)
-        root = options.manifest.resolve().parent
-        cache = cache_folder()
-        prepared = prepare(sweep.spec.training, root, cache)
-        if standing and (kept := store.data()) and (changed := changed_since(kept, prepared)):
-            raise InputError(changed)
+        climb = _checked(options)
     except (ManifestError, DataError, DamagedError) as error:
         raise InputError(str(error)) from None
-    lock = _lock(workdir)
-    try:
-        return _climb(options, store, sweep, policy, prepared, root, cache)
-    except DamagedError as error:
-        raise InputError(str(error)) from None
-    except NurseryError as error:
-        raise InputError(str(error)) from None
-    finally:
-        lock.release()
+    with ExitStack() as held:
+        if options.metrics_port is not None:
+            held.callback(_serve_metrics(climb, options.metrics_port))
+        held.callback(_lock(climb.store.workdir).release)
+        try:
+            final = _climb(climb)
+        except (DamagedError, NurseryError) as error:
+            raise InputError(str(error)) from None
+        except OSError as error:
+            print(f"scalingsweep run: {in_words(error)} and run the same command again", file=sys.stderr)
+            return Exit.FAILED
+        if final is None:
+            workdir = f" --workdir {options.workdir}" if options.workdir else ""
+            print(f"interrupted; continue with: scalingsweep run {options.manifest}{workdir}", file=sys.stderr)
+            return Exit.INTERRUPTED
+        sweep, runs = final
+        return _conclude(sweep, runs, climb.store.workdir, options.workdir or Path(sweep.metadata.name))
+
+
+def _checked(options: argparse.Namespace) -> _Climb:
+    """Everything that can be wrong with the input, before anything is written."""
+    manifest = read_manifest(options.manifest)
+    policy = read_policy(options.policy)
+    store = Store((options.workdir or Path(manifest.sweep.metadata.name)).resolve())
+    standing = _standing(store, manifest)
+    if holder := holder_of(store.workdir / "driver.lock"):
+        raise InputError(f"{store.workdir} is being climbed already by {holder}")
+    sweep = applied(standing, manifest, timestamp(datetime.now(UTC)))
+    verdict = accept(sweep, policy)
+    if isinstance(verdict, Refused):
+        raise InputError(f"{options.manifest}: {verdict.reason}: {verdict.message}")
+    path, cache = options.manifest.resolve(), cache_folder()
+    prepared = prepare(sweep.spec.training, path.parent, cache)
+    if standing and (kept := store.data()) and (changed := changed_since(kept, prepared)):
+        raise InputError(changed)
+    return _Climb(store, sweep, policy, prepared, path, cache, PassTimes())
 
 
 def _standing(store: Store, manifest: Manifest) -> ScalingSweep | None:
@@ -70,8 +113,8 @@ def _standing(store: Store, manifest: Manifest) -> ScalingSweep | None:
         raise InputError(f"{workdir} is not a folder; name another --workdir")
     standing = store.sweep()
     if standing is None:
-        strangers = sorted({p.name for p in workdir.iterdir()} - KNOWN) if workdir.is_dir() else []
-        strangers = [name for name in strangers if not name.endswith(".tmp")]
+        names = {p.name for p in workdir.iterdir()} if workdir.is_dir() else set()
+        strangers = sorted(name for name in names - KNOWN if not name.endswith(".tmp"))
         if strangers:
             raise InputError(f"{workdir} holds other things ({strangers[0]} …) and no sweep; name another --workdir")
         return None
@@ -82,12 +125,6 @@ def _standing(store: Store, manifest: Manifest) -> ScalingSweep | None:
     return standing
 
 
-def _check(sweep: ScalingSweep, policy: Policy, path: Path) -> None:
-    verdict = accept(sweep, policy)
-    if isinstance(verdict, Refused):
-        raise InputError(f"{path}: {verdict.reason}: {verdict.message}")
-
-
 def _lock(workdir: Path) -> Lock:
     holder = {"pid": os.getpid(), "host": this_host(), "startedAt": timestamp(datetime.now(UTC))}
     try:
@@ -96,53 +133,67 @@ def _lock(workdir: Path) -> Lock:
     except HeldError as error:
         raise InputError(f"{workdir} is being climbed already by {error}") from None
     except OSError as error:
-        raise InputError(f"{workdir} cannot be written: {error.strerror}") from None
+        raise InputError(in_words(error)) from None
 
 
-def _climb(
-    options: argparse.Namespace,
-    store: Store,
-    sweep: ScalingSweep,
-    policy: Policy,
-    prepared: Prepared,
-    root: Path,
-    cache: Path,
-) -> Exit:
+def _serve_metrics(climb: _Climb, port: int) -> Callable[[], None]:
+    """Serve the ladder's series; returns what stops it. Raises InputError when the port cannot be had."""
+    from sweep_operator.metrics import Latency, Observed, PortTakenError, SweepCollector, serve
+
+    reader = Store(climb.store.workdir)  # scrapes come on threads of their own
+
+    def observe() -> list[Observed]:
+        sweep = reader.sweep()
+        return [Observed(sweep, reader.runs())] if sweep else []
+
+    def latency() -> Latency:
+        return Latency(climb.times.bounds, tuple(climb.times.counts), climb.times.total)
+
+    try:
+        return serve(SweepCollector(observe, latency), port)
+    except PortTakenError as error:
+        raise InputError(str(error)) from None
+
+
+def _climb(climb: _Climb) -> tuple[ScalingSweep, Sequence[ScalingRun]] | None:
+    """Drive until the ladder stands still; None when a signal ended it before, with every trainer stopped."""
+    store = climb.store
     store.remove_leftovers()
-    if sweep is not store.sweep():
-        store.write_sweep(sweep)
-    store.write_data(as_kept(prepared, root))
+    if climb.sweep is not store.sweep():
+        store.write_sweep(climb.sweep)
+    store.write_data(as_kept(climb.prepared, climb.manifest))
     view = open_view()
-    cluster = LocalCluster(store, root, cache, show=view.event)
-    key = f"{sweep.metadata.namespace}/{sweep.metadata.name}"
+    store.set_aside = view.notice
+    cluster = LocalCluster(store, climb.root, climb.cache, show=view.event)
     with listening() as signals:
         try:
-            cluster.take_over()
-            final = drive(cluster, key, policy, signals, view, PassTimes())
-            if signals.count:
-                return _interrupted(cluster, view, options)
-        except KeyboardInterrupt:
-            return _interrupted(cluster, view, options, at_once=True)
+            cluster.take_over(signals.hurry)
+            final = drive(cluster, climb.key, climb.policy, signals, view, climb.times)
         finally:
-            cluster.close(at_once=signals.count > 1)
+            cluster.close(signals.hurry)
             view.close()
-    return _conclude(final, options)
+        return None if signals.count else (final, cluster.runs(final))
 
 
-def _interrupted(cluster: LocalCluster, view: View, options: argparse.Namespace, *, at_once: bool = False) -> Exit:
-    try:
-        cluster.close(at_once=at_once)
-    except KeyboardInterrupt:
-        cluster.close(at_once=True)
-    view.close()
-    workdir = f" --workdir {options.workdir}" if options.workdir else ""
-    print(f"interrupted; continue with: scalingsweep run {options.manifest}{workdir}", file=sys.stderr)
-    return Exit.INTERRUPTED
-
-
-def _conclude(sweep: ScalingSweep, options: argparse.Namespace) -> Exit:
+def _conclude(sweep: ScalingSweep, runs: Sequence[ScalingRun], workdir: Path, named: Path) -> Exit:
+    """Say what came of it and what may be done next; the exit status."""
+    print("\n" + summary(sweep, picture_of(sweep, runs, slots_of(sweep)), _report(workdir)))
     finished = sweep.status.condition("Finished")
     if finished and finished.status == "True":
-        print(f"{sweep.metadata.name}: {finished.reason}: {finished.message}")
-        return {"Succeeded": Exit.DONE, "Failed": Exit.FAILED}.get(finished.reason, Exit.STOPPED_BY_RULE)
-    return Exit.STOPPED_BY_RULE
+        print(f"\n{sweep.metadata.name}: {finished.reason}: {finished.message}")
+    if step := next_step(sweep, str(named)):
+        print(step)
+    if finished is None or finished.status != "True":
+        return Exit.STOPPED_BY_RULE
+    return {"Succeeded": Exit.DONE, "Failed": Exit.FAILED}.get(finished.reason, Exit.STOPPED_BY_RULE)
+
+
+def _report(workdir: Path) -> Path | None:
+    """The report, if it can be written; a ladder's result does not hang on it."""
+    from sweep_operator.cli.report import write
+
+    try:
+        return write(workdir)
+    except (InputError, OSError) as error:
+        print(f"no report was written: {in_words(error) if isinstance(error, OSError) else error}", file=sys.stderr)
+        return None

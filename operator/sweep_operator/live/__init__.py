@@ -24,6 +24,9 @@ class View(Protocol):
     def event(self, event: Event) -> None:
         """Something happened. Never raises."""
 
+    def notice(self, sentence: str) -> None:
+        """A file of a run had to be set aside. Never raises."""
+
     def close(self) -> None:
         """Leave the screen as it is."""
 

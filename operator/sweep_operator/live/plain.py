@@ -25,6 +25,10 @@ class PlainView:
         with contextlib.suppress(OSError, ValueError):  # a reader that has gone must not stop the ladder
             print(line_of(event, datetime.now(UTC)), file=self._stream, flush=True)
 
+    def notice(self, sentence: str) -> None:
+        """One line, as a warning event."""
+        self.event(Event("FileSetAside", sentence, warning=True))
+
     def close(self) -> None:
         """Nothing is held."""
 

@@ -146,27 +146,33 @@ class LocalCluster:
         """Let `wait` return when the descriptor becomes readable (the pipe that signals write to)."""
         self._wakers.append(descriptor)
 
-    def close(self, *, at_once: bool = False) -> None:
+    def close(self, hurry: Callable[[], bool] = lambda: False) -> None:
         """Checkpoint and stop every trainer, write down how each ended, and let the nursery go.
 
-        Takes at most `GRACE_SECONDS`; `at_once` kills instead.
+        Takes at most `GRACE_SECONDS`; kills as soon as `hurry` says so.
         """
         self._queue.clear()
         for name, job in self._running.items():
             job.asked_at = job.asked_at or time.monotonic()
-            self._signal(name, signal.SIGKILL if at_once else signal.SIGTERM)
+            self._signal(name, signal.SIGTERM)
         while self._running:
-            self._settle()
+            with contextlib.suppress(OSError):  # a disk that takes nothing more must not keep trainers running
+                self._settle()
+            for name, job in self._running.items():
+                if hurry() and not job.killed:
+                    job.killed = True
+                    self._signal(name, signal.SIGKILL)
             if self._running:
                 self._sleep(0.05)
         if self._nursery:
             self._nursery.close()
             self._nursery = None
 
-    def take_over(self, patience: float = 12.0) -> None:
+    def take_over(self, hurry: Callable[[], bool] = lambda: False, patience: float = 12.0) -> None:
         """Close the books on attempts of a driver that died: wait for their processes, then write down how they ended.
 
-        They leave by themselves when their driver dies; who has not done so after half the patience is told to.
+        They leave by themselves when their driver dies; who has not done so after half the patience is told to, and
+        who has not at its end, or when `hurry` says so, is killed.
         """
         open_attempts = [
             (run, file)
@@ -175,11 +181,15 @@ class LocalCluster:
             if not file.ended_at
         ]
         here = [file.identity for _, file in open_attempts if file.host == this_host()]
+        if alive := sum(identity.alive for identity in here):
+            self.show(Event("Resuming", f"waiting for {alive} trainers of a driver that has died to checkpoint"))
         begun = time.monotonic()
         while any(identity.alive for identity in here) and (passed := time.monotonic() - begun) < patience:
             if passed > patience / 2:
                 for identity in here:
                     identity.signal(signal.SIGTERM)
+            if hurry():
+                break
             time.sleep(0.05)
         for identity in here:
             identity.signal(signal.SIGKILL)

@@ -74,9 +74,9 @@ def prepare(training: Training, root: Path, cache: Path) -> Prepared:
         raise DataError(f"the data could not be prepared: the trainer answered {done.stdout[:100]!r}") from None
 
 
-def as_kept(prepared: Prepared, root: Path) -> dict[str, Any]:
-    """The document for data.json."""
-    return {**prepared.to_json(), "root": str(root)}
+def as_kept(prepared: Prepared, manifest: Path) -> dict[str, Any]:
+    """The document for data.json; the manifest's path is kept so that other commands can name it."""
+    return {**prepared.to_json(), "manifest": str(manifest)}
 
 
 def changed_since(kept: dict[str, Any], prepared: Prepared) -> str | None:

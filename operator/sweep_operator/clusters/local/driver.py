@@ -34,26 +34,26 @@ class Watcher(Protocol):
 
 @dataclass
 class Signals:
-    """Ctrl-C and SIGTERM, counted, with a pipe that wakes whoever waits."""
+    """Ctrl-C and SIGTERM, counted, with a pipe that wakes whoever waits: one asks for an end, two for one at once."""
 
     count: int = 0
     descriptor: int = -1
-    last: int = signal.SIGINT
+
+    def hurry(self) -> bool:
+        """Whether it was asked twice."""
+        return self.count > 1
 
 
 @contextmanager
 def listening() -> Iterator[Signals]:
-    """Take SIGINT and SIGTERM for the duration; the second one raises KeyboardInterrupt wherever it arrives."""
+    """Count SIGINT and SIGTERM for the duration, instead of dying of them."""
     reading, writing = os.pipe()
     for end in (reading, writing):
         os.set_blocking(end, False)
     signals = Signals(descriptor=reading)
 
-    def note(number: int, _: FrameType | None) -> None:
+    def note(_: int, __: FrameType | None) -> None:
         signals.count += 1
-        signals.last = number
-        if signals.count > 1:
-            raise KeyboardInterrupt
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -89,12 +89,13 @@ def drive(
     """Climb until the ladder stands still or a signal arrives; returns the sweep as it stands then."""
     cluster.wake_on(signals.descriptor)
     shown = 0.0
-    while True:
+    sweep = cluster.sweep(key)
+    assert sweep is not None, "the driver wrote it before it began"
+    while not signals.count:
         begun = time.monotonic()
         progressed = reconcile(cluster, key, datetime.now(UTC), policy)
         times.add(time.monotonic() - begun)
-        sweep = cluster.sweep(key)
-        assert sweep is not None, "the driver holds the folder's lock, and no command deletes a sweep"
+        sweep = cluster.sweep(key) or sweep
         if not progressed.changed:
             if not cluster.busy and stands_still(sweep):
                 watcher.show(sweep, cluster.runs(sweep))
@@ -109,8 +110,7 @@ def drive(
                 break
             watcher.show(sweep, cluster.runs(sweep))
             shown = time.monotonic()
-        if signals.count:
-            return sweep
+    return sweep
 
 
 def stands_still(sweep: ScalingSweep) -> bool:

@@ -54,6 +54,17 @@ def write_atomically(path: Path, document: Any) -> None:
         raise OSError(error.errno, os.strerror(error.errno or errno.EIO), str(path)) from error
 
 
+def in_words(error: OSError) -> str:
+    """What the file system refused, where, and what to do about it, in one sentence."""
+    where = error.filename or "the ladder's folder"
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return f"no space is left for {where}; free some"
+        case errno.EROFS | errno.EACCES | errno.EPERM:
+            return f"{where} cannot be written ({os.strerror(error.errno)}); make it writable"
+    return f"{where}: {os.strerror(error.errno) if error.errno else error}"
+
+
 def fsync_folder(folder: Path) -> None:
     """Make the folder's entries (renames, new files) durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
@@ -116,6 +127,21 @@ class Lock:
         """Give the lock back; the file stays, empty, so that nobody locks a file that is gone."""
         os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
+
+
+def holder_of(path: Path) -> str | None:
+    """Who holds the lock on the file now; None when nobody does."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        return _who(os.read(descriptor, 4096))
+    finally:
+        os.close(descriptor)
 
 
 def _who(said: bytes) -> str:

@@ -63,10 +63,10 @@ def sweep_uid(namespace: str, name: str) -> str:
 class Store:
     """The documents of one folder. Values are cached by their file's signature; writers are named above."""
 
-    def __init__(self, workdir: Path, notice: Callable[[str], None] = lambda sentence: None) -> None:
-        """`notice` is told one sentence about every file of a run that had to be set aside."""
+    def __init__(self, workdir: Path, set_aside: Callable[[str], None] | None = None) -> None:
+        """`set_aside` (the driver's) lets damaged files of runs be renamed, and is told one sentence about each."""
         self.workdir = workdir
-        self._notice = notice
+        self.set_aside = set_aside
         self._cache: dict[Path, tuple[object, Any]] = {}
 
     # --- the sweep -------------------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ class Store:
         return [document for document in found if document is not None]
 
     def _document(self, path: Path, model: type[D]) -> D | None:
-        """A run's file; a damaged one is set aside and counts as absent."""
+        """A run's file; a damaged one counts as absent, and the driver sets it aside."""
         mark = signature(path)
         cached = self._cache.get(path)
         if cached and cached[0] == mark:
@@ -272,7 +272,7 @@ class Store:
                 )
                 path.replace(path.with_name(path.name + ".damaged"))
                 mark = None
-                self._notice(fault)
+                self.notice(fault)
         self._cache[path] = (mark, value)
         return value
 

@@ -1,0 +1,136 @@
+"""`scalingsweep plan`: what a ladder will train and cost, before anything is paid for.
+
+Owns the table of rungs: exact sizes, FLOPs by both conventions, memory, and device time at the prices that an earlier
+ladder on this machine measured. Forecasts nothing about losses.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sweep_analysis.recipe import resolve
+from sweep_analysis.rung import Run
+from sweep_analysis.scale import format_scale
+from sweep_operator import budget
+from sweep_operator.acceptance import Refused, accept
+from sweep_operator.api import ScalingRun, ScalingSweep
+from sweep_operator.cli.errors import Exit, InputError
+from sweep_operator.cli.ladder import open_ladder
+from sweep_operator.cli.output import add_output, write
+from sweep_operator.clusters.local.memory import cores, run_bytes
+from sweep_operator.live.table import duration, percent, table
+from sweep_operator.live.table import flops as in_flops
+from sweep_operator.manifest import ManifestError, read_manifest, read_policy
+
+
+def configure(parser: argparse.ArgumentParser, name: str) -> None:
+    """The command's arguments."""
+    parser.add_argument("manifest", metavar="SWEEP.yaml", type=Path, help="the ScalingSweep to plan")
+    parser.add_argument("--workdir", metavar="DIR", type=Path, help="an earlier ladder, whose measured speed prices it")
+    parser.add_argument("--policy", metavar="FILE", type=Path, help="the platform's policy (YAML)")
+    add_output(parser)
+    parser.set_defaults(execute=execute)
+
+
+def execute(options: argparse.Namespace) -> Exit:
+    """Show the plan."""
+    try:
+        sweep = read_manifest(options.manifest).sweep
+        policy = read_policy(options.policy)
+    except ManifestError as error:
+        raise InputError(str(error)) from None
+    verdict = accept(sweep, policy)
+    if isinstance(verdict, Refused):
+        raise InputError(f"{options.manifest}: {verdict.reason}: {verdict.message}")
+    measured = _measured(options.workdir, sweep)
+    steps = [(rung.name, rung.runs) for rung in verdict.rungs]
+    plan = _plan(sweep, steps, verdict.target, measured)
+    if options.output == "table":
+        _print(plan)
+    else:
+        write(plan, options.output)
+    return Exit.DONE
+
+
+def _measured(workdir: Path | None, sweep: ScalingSweep) -> Sequence[ScalingRun]:
+    """Runs of an earlier ladder: of the folder that was named, else of this sweep's own where it stands."""
+    if workdir is not None:
+        return open_ladder(workdir)[0].runs()
+    own = Path(sweep.metadata.name)
+    return open_ladder(own)[0].runs() if (own / "sweep.json").exists() else ()
+
+
+def _plan(
+    sweep: ScalingSweep, steps: Sequence[tuple[str, tuple[Run, ...]]], target: Run, measured: Sequence[ScalingRun]
+) -> dict[str, Any]:
+    """The plan as one document; times are device seconds, None where nothing was measured."""
+    rungs = [_step(sweep, name, runs, measured) for name, runs in steps]
+    goal = _step(sweep, "target", (target,), measured)
+    compute = sum(rung["flops"]["sixND"] for rung in rungs)
+    for rung in rungs:
+        rung["share"] = rung["flops"]["sixND"] / compute
+    largest = max(run.parameters * run.tokens[-1] for _, runs in steps for run in runs)
+    parallel = sweep.spec.limits.parallelism or cores()
+    times = [rung["gpuSeconds"] for rung in rungs]
+    return {
+        "sweep": sweep.metadata.name,
+        "rungs": rungs,
+        "target": goal,
+        "jump": target.parameters * target.tokens[-1] / largest,
+        "flops": compute,
+        "gpuSeconds": None if None in times else sum(times),
+        "parallelism": parallel,
+    }
+
+
+def _step(sweep: ScalingSweep, name: str, runs: tuple[Run, ...], measured: Sequence[ScalingRun]) -> dict[str, Any]:
+    training = sweep.spec.training
+    recipes = [resolve(training, run.parameters, run.tokens, run.learning_rate_factor) for run in runs]
+    trained = [budget.trained_tokens(training, run) for run in runs]
+    cost = budget.cost_of(training, runs, measured)
+    return {
+        "name": name,
+        "runs": len(runs),
+        "parameters": sorted({run.parameters for run in runs}),
+        "tokens": sorted({tokens for run in runs for tokens in run.tokens}),
+        "flops": {
+            "sixND": cost.flops,
+            "detailed": sum(recipe.flops_detailed(tokens) for recipe, tokens in zip(recipes, trained, strict=True)),
+        },
+        "memoryBytes": max(run_bytes(recipe) for recipe in recipes),
+        "gpuSeconds": cost.gpu_seconds[1] if cost.gpu_seconds else None,
+    }
+
+
+def _print(plan: dict[str, Any]) -> None:
+    header = ("RUNG", "RUNS", "PARAMETERS", "TOKENS", "FLOPS (6ND)", "FLOPS (DETAILED)", "SHARE", "MEMORY", "GPU-TIME")
+    rows = [
+        (
+            step["name"],
+            str(step["runs"]),
+            _sizes(step["parameters"]),
+            _sizes(step["tokens"]),
+            in_flops(step["flops"]["sixND"]),
+            in_flops(step["flops"]["detailed"]),
+            percent(step.get("share")),
+            f"{step['memoryBytes'] / 2**20:,.0f} MiB",
+            duration(step["gpuSeconds"]),
+        )
+        for step in (*plan["rungs"], plan["target"])
+    ]
+    print(table(header, rows, right=(1, 4, 5, 6, 7, 8)))
+    print(f"\nladder   {in_flops(plan['flops'])} FLOPs in all; the target is {plan['jump']:.3g} times its largest run")
+    if plan["gpuSeconds"] is None:
+        print("time     unknown: nothing was measured on this machine yet (--workdir names a ladder that was)")
+    else:
+        wall = plan["gpuSeconds"] / plan["parallelism"]
+        spent = duration(plan["gpuSeconds"])
+        print(f"time     about {spent} of device time, {duration(wall)} with {plan['parallelism']} runs at once")
+
+
+def _sizes(values: Sequence[int]) -> str:
+    """Exact numbers where there is room for them."""
+    if len(values) <= 2:
+        return ", ".join(f"{value:,}" for value in values)
+    return f"{format_scale(values[0])} … {format_scale(values[-1])} ({len(values)})"
