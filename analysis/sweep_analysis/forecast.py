@@ -5,7 +5,7 @@ stand in `predictive`. Sets no clock, draws no random number: the same evidence 
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -120,23 +120,19 @@ def forecast(
     for parameters, tokens in at:
         _check(parameters, tokens, 1.0)
     evidence = evidence_digest(rungs)
-    refusal = _unidentified(points)
+    refusal = unidentified(points)
     if refusal:
         reason, message = refusal
         return NoForecast(reason=reason, message=message, evidence=evidence, records=len(points))
-    past = evidence_of(rungs)
-    pasts = predictive.fit_pasts(past)
-    k = past.rungs
-    if not pasts.fits.converged[-1] or not np.isfinite(pasts.fits.theta[-1]).all():
+    past = predictive.History(evidence_of(rungs))
+    k = past.evidence.rungs
+    if not past.fits.converged[-1] or not np.isfinite(past.fits.theta[-1]).all():
         message = f"the fit to {len(points)} records did not converge; look for records that contradict each other"
         return NoForecast(reason="FitNotConverged", message=message, evidence=evidence, records=len(points))
-    scales, freedoms = predictive.history_scale(past, pasts, _clusters([p.run for p in points]))
     planned = np.log(np.array(at, dtype=float))
-    names = [str(i) for i in range(len(at))] if runs is None else list(runs)
-    joint = predictive.predict(pasts, k, planned[:, 0], planned[:, 1], _clusters(names))
-    scale = predictive.SETTINGS.inflation * scales[-1]
-    half = predictive.quantile(confidence, freedoms[-1]) * scale * np.sqrt(np.diag(joint.covariance))
-    deviation = Deviation(scale=float(scale * np.sqrt(joint.covariance.mean())), degrees_of_freedom=float(freedoms[-1]))
+    joint = past.predict(k, planned[:, 0], planned[:, 1], clusters(list(runs) if runs else range(len(at))))
+    half = joint.half_widths(confidence)
+    deviation = Deviation(scale=joint.mean_scale, degrees_of_freedom=joint.degrees_of_freedom)
     return Forecast(
         method=METHOD,
         version=VERSION,
@@ -145,7 +141,7 @@ def forecast(
         records=len(points),
         rungs=k,
         confidence=confidence,
-        jump=float(np.exp(planned.sum(axis=1).max() - past.log_compute.max())),
+        jump=float(np.exp(planned.sum(axis=1).max() - past.evidence.log_compute.max())),
         predictions=tuple(
             Prediction(
                 parameters=round(at[i][0]),
@@ -162,15 +158,25 @@ def forecast(
 
 
 def evidence_of(history: Sequence[Sequence[Point]]) -> predictive.Evidence:
-    """Rungs as arrays, each rung's records in one canonical order so that theirs changes no bit of any result."""
-    rungs = [sorted(rung, key=lambda p: (p.parameters, p.tokens, p.loss, p.run)) for rung in history if rung]
-    points = [point for rung in rungs for point in rung]
-    return predictive.Evidence(
-        np.log([p.parameters for p in points]),
-        np.log([p.tokens for p in points]),
-        np.log([p.loss for p in points]),
-        np.repeat(np.arange(len(rungs)), [len(rung) for rung in rungs]),
-    )
+    """Rungs as arrays, in one canonical order, so that the order of a rung's records changes no bit of any result.
+
+    Replicates of one (N, D) in a rung become one mean, and what their runs differ by becomes the noise of every record.
+    """
+    rows: list[tuple[float, float, float, int, int]] = []
+    squares = freedom = 0.0
+    for number, rung in enumerate(rung for rung in history if rung):
+        places: dict[tuple[float, float], dict[str, list[float]]] = {}
+        for p in sorted(rung, key=lambda p: (p.parameters, p.tokens, p.loss, p.run)):
+            places.setdefault((p.parameters, p.tokens), {}).setdefault(p.run, []).append(math.log(p.loss))
+        for (N, D), runs in places.items():
+            means = np.array([np.mean(losses) for losses in runs.values()])
+            rows.append((math.log(N), math.log(D), float(means.mean()), number, len(means)))
+            squares += (N * D) ** predictive.SEED_DECAY * float(np.sum((means - means.mean()) ** 2))
+            freedom += len(means) - 1
+    n, d, losses, rungs, counts = (np.array(column) for column in zip(*rows, strict=True))
+    at_one = squares / freedom if freedom else 0.0
+    variance = at_one * np.exp(-predictive.SEED_DECAY * (n + d))
+    return predictive.Evidence(n, d, losses, rungs, variance / counts, float(variance.min()))
 
 
 def evidence_digest(history: Sequence[Sequence[Point]]) -> str:
@@ -184,7 +190,7 @@ def _check(parameters: float, tokens: float, loss: float) -> None:
             raise ValueError(f"{name} = {value} at N = {parameters:g}, D = {tokens:g}: it must be finite and positive")
 
 
-def _unidentified(
+def unidentified(
     points: Sequence[Point],
 ) -> tuple[Literal["TooFewRecords", "UnidentifiedLaw"], str] | None:
     """Why these records cannot tell the law's two exponents apart, or None."""
@@ -212,10 +218,10 @@ def distinct(values: Sequence[float]) -> int:
     return count
 
 
-def _clusters(names: Sequence[str]) -> predictive.Counts:
+def clusters(names: Iterable[Hashable]) -> predictive.Counts:
     """Names as numbers, equal names equal."""
-    numbers = {name: i for i, name in enumerate(sorted(set(names)))}
-    return np.array([numbers[name] for name in names], dtype=np.intp)
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.intp)
 
 
 def points_of(records: Iterable[Record]) -> tuple[Point, ...]:

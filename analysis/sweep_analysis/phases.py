@@ -90,9 +90,8 @@ def read(
     frontier = np.array([min(math.log(p.loss) for p in rung) for rung in rungs])
     compute = np.array([max(math.log(p.parameters * p.tokens) for p in rung) for rung in rungs])
     gain = float(np.min(frontier[:-1]) - frontier[-1]) if len(rungs) > 1 else 0.0
-    past = evidence_of(rungs)
-    pasts = predictive.fit_pasts(past, only_last=True)
-    exponent, error = exponent_of(pasts, float(compute.max()))
+    past = predictive.History(evidence_of(rungs), only_whole=True)
+    exponent, error = exponent_of(past, float(compute.max()))
     epochs = max((p.tokens / p.unique_tokens for p in rungs[-1] if p.unique_tokens), default=1.0)
     phase = Phase.SCALING
     slopes = -np.diff(frontier) / np.maximum(np.diff(compute), 0.1) if len(rungs) > 1 else np.array([])
@@ -122,11 +121,11 @@ def read(
     )
 
 
-def exponent_of(pasts: predictive.Pasts, log_compute: float) -> tuple[float, float]:
+def exponent_of(past: predictive.History, log_compute: float) -> tuple[float, float]:
     """−d ln L / d ln C along the best split at ln(N·D), and its standard error by the posterior covariance."""
     row = -1
-    theta = pasts.fits.theta[row]
-    c = np.array([log_compute - pasts.anchor[row, 0] - pasts.anchor[row, 1]])
+    theta = past.fits.theta[row]
+    c = np.array([log_compute - past.anchor[row, 0] - past.anchor[row, 1]])
 
     def slope(at: surface.Floats) -> float:
         h = 1e-3
@@ -134,7 +133,7 @@ def exponent_of(pasts: predictive.Pasts, log_compute: float) -> tuple[float, flo
 
     value = slope(theta)
     gradient = np.array([(slope(theta + step) - slope(theta - step)) / 2e-4 for step in 1e-4 * np.eye(5)])
-    return value, float(np.sqrt(max(gradient @ pasts.fits.covariance[row] @ gradient, 0.0)))
+    return value, float(np.sqrt(max(gradient @ past.fits.covariance[row] @ gradient, 0.0)))
 
 
 def phase_of(history: Sequence[Sequence[Point]]) -> Phase:

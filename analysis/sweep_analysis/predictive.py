@@ -1,10 +1,12 @@
-"""Method S1: the predictive distribution of log losses from a ladder's past, rung after rung.
+"""The predictive distribution of log losses from a ladder's past, rung after rung.
 
-Owns the priors, the weights, the scale of a forecast and what the ladder's own past errors do to it. Works on plain
-arrays; who may be forecast, and in which words, is `forecast`'s business. Knows no clock and draws no random number.
+Owns the priors, the weights, the scale of a forecast, and what the ladder's own past errors do to it; docs/forecasts.md
+tells the method and how its constants were found. Works on plain arrays: who may be forecast, and in which words, is
+`forecast`'s business. Knows no clock and draws no random number.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,32 +16,63 @@ from sweep_analysis import surface
 from sweep_analysis.surface import Floats
 
 Counts = NDArray[np.intp]
+PASSES = 3
+"""Fits of one past: weights, robust weights and noise level follow from the fit before."""
+SEED_DECAY = 0.5
+"""Seed variance falls as C^−0.5: sd .02–.03 nats at 27k–44k parameters, .005–.01 above 70k, .0005 at published scales."""
+LARGEST_SURPRISE = 36.0
+"""Squared deviations count as at most (6 sd)²: one freak run must not blind the ladder for good."""
+MOST_RUNGS = 14
+"""Past rungs beyond these no longer narrow a forecast where `rungs_power` is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The method's constants; docs/forecasts.md says how they were chosen."""
+    """The method's constants. Log-loss units throughout; 0.01 is one percent of loss."""
 
     entropy_at: float = 0.5
-    """logit of E's share of the lowest past loss, at 1e19 FLOPs."""
-    entropy_slope: float = 0.2
-    """… and its rise per decade of compute."""
-    prior_mean: tuple[float, float] = (float(np.log(0.34)), float(np.log(0.39)))
-    prior_deviation: tuple[float, float, float, float, float] = (0.10, 0.30, 0.30, 0.20, 0.40)
-    floor: float = 0.004
-    """Residual sd of ln L of a well-split run: misspecification, seed noise and the rest."""
-    extra: float = 0.003
-    """… and what a new rung adds of its own."""
-    off_optimum: float = 0.05
-    """Residual sd per unit of x = ln L − ln L at the law's best split."""
-    recency: float = 1.5
-    """Residual variance grows by e^recency per e-fold of compute below the newest."""
-    rungs_power: float = 0.5
-    widening: float = 0.25
-    """Growth of the scale with ln(C/C_max)."""
-    memory: float = 0.75
-    prior_weight: float = 4.0
-    inflation: float = 1.05
+    """logit of E's share of the lowest past loss at 1e19 FLOPs, the prior's mean."""
+    entropy_slope: float = 0.1
+    """… and its rise per decade of compute: the more is spent, the less is left to reduce."""
+    prior_mean: tuple[float, float] = (0.37, 0.42)
+    """alpha, beta."""
+    prior_deviation: tuple[float, float, float, float, float] = (0.20, 0.30, 0.30, 0.20, 0.40)
+    """sd of ln E, ln a, ln b, ln alpha, ln beta."""
+    fit_floor: float = 0.003
+    """sd of a well-split run's residual in the fit."""
+    fit_off_optimum: float = 0.05
+    """Residual sd per unit of x = ln L − ln L at the law's best split, in the fit."""
+    fit_adapts: float = 0.5
+    """Power of the past's own leave-one-out mean square by which the fit's noise level follows the ladder's."""
+    fit_adapts_from: float = 4.0
+    """How many recent residuals are worth half of that power."""
+    recency: float = 1.7
+    """Residual variance grows by e^recency per e-fold of compute below the newest: the law is local."""
+    outlier: float = 2.5
+    """Leave-one-out |z| from which a record loses weight."""
+    fit_factor: float = 1.5
+    """Factor on the fit's own variance g'H⁻¹g."""
+    floor: float = 0.0024
+    """sd of what the law does not say of a well-split run."""
+    extra: float = 0.0
+    off_optimum: float = 0.10
+    """… and per unit of x."""
+    below_data: float = 0.11
+    """sd per e-fold of tokens below the smallest token count of the past: warm-up and schedule are not in the law."""
+    adapts: float = 0.23
+    """Power of the past's leave-one-out mean square in the forecast's variance."""
+    adapts_from: float = 6.0
+    rungs_power: float = 0.0
+    """Forecast variance falls as (rungs/4)^−power; 0 since past errors say it better."""
+    widening: float = 0.11
+    """Forecast sd grows as √(1 + (widening·d)²), d = ln(C/C_max) of the past."""
+    memory: float = 0.59
+    """Weight of a past rung's surprise, per rung of age."""
+    prior_weight: float = 4.5
+    """Rungs' worth of trust in the scale before any rung was forecast."""
+    inflation: float = 0.98
+    shared: float = 0.5
+    """Correlation between what the law does not say of two different runs of one rung."""
 
 
 SETTINGS = Settings()
@@ -47,12 +80,16 @@ SETTINGS = Settings()
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Records as arrays, rung after rung; `rung` numbers them from 0."""
+    """Records as arrays, rung after rung, replicates of one (N, D) averaged; `rung` numbers the rungs from 0."""
 
     log_parameters: Floats
     log_tokens: Floats
     log_loss: Floats
     rung: Counts
+    noise: Floats
+    """Variance of ln loss left by seeds, known from replicates; 0 where nothing is known of it."""
+    seed_variance: float = 0.0
+    """Variance of ln loss between seeds at the largest compute, as replicates tell it; it falls as C^−SEED_DECAY."""
 
     @property
     def log_compute(self) -> Floats:
@@ -61,116 +98,172 @@ class Evidence:
 
     @property
     def rungs(self) -> int:
-        return int(self.rung.max()) + 1
+        return int(self.rung[-1]) + 1
 
 
 @dataclass(frozen=True, slots=True)
-class Pasts:
-    """For every number of past rungs k = 1 … K, the fit to those rungs alone. Arrays lead with K."""
+class Components:
+    """A forecast of `m` records, taken apart."""
 
-    anchor: Floats
-    """(K, 3): ln N, ln D and ln loss of the lowest-loss run."""
-    newest: Floats
-    """(K,): largest ln(N·D) of the past."""
-    fits: surface.Fits
-    weight: Floats
-    """(K, n): robust weight of each record; 0 for records not yet seen."""
-
-
-def fit_pasts(evidence: Evidence, settings: Settings = SETTINGS, *, only_last: bool = False) -> Pasts:
-    """Fit every past of the ladder at once: the first rung, the first two, … all of them."""
-    pasts = np.arange(evidence.rungs)[-1:] if only_last else np.arange(evidence.rungs)
-    seen = evidence.rung[None, :] <= pasts[:, None]
-    lowest = np.argmin(np.where(seen, evidence.log_loss, np.inf), axis=1)
-    c = evidence.log_compute
-    newest = np.max(np.where(seen, c, -np.inf), axis=1)
-    u = evidence.log_parameters - evidence.log_parameters[lowest, None]
-    v = evidence.log_tokens - evidence.log_tokens[lowest, None]
-    best_loss = np.exp(evidence.log_loss[lowest])
-    compute = 6.0 * np.exp(c[lowest])
-    share = 1.0 / (1.0 + np.exp(-(settings.entropy_at + settings.entropy_slope * np.log10(compute / 1e19))))
-    half = np.log((1.0 - share) * best_loss / 2.0)
-    ones = np.ones_like(half)
-    mean = np.stack(
-        [np.log(share * best_loss), half, half, settings.prior_mean[0] * ones, settings.prior_mean[1] * ones], axis=-1
-    )
-    deviation = np.broadcast_to(np.array(settings.prior_deviation), mean.shape)
-    losses = np.broadcast_to(evidence.log_loss, u.shape)
-    # Recent runs weigh most: the law is local.
-    recency = np.exp(np.clip(settings.recency * (newest[:, None] - c), 0.0, 200.0))
-    robust = np.ones_like(u)
-    off = np.zeros_like(u)
-    fits: surface.Fits | None = None
-    for _ in range(3):
-        variance = (settings.floor**2 + (settings.off_optimum * off) ** 2) * recency / robust
-        weights = seen / variance
-        fits = surface.fit(u, v, losses, weights, mean, deviation, None if fits is None else fits.theta)
-        fitted = surface.log_loss(fits.theta, u, v)
-        J = surface.jacobian(fits.theta, u, v)
-        leverage = np.clip(weights * np.einsum("kni,kij,knj->kn", J, fits.covariance, J), 0.0, 0.999)
-        z = np.where(seen, (losses - fitted) * np.sqrt(weights / (1.0 - leverage)), np.nan)
-        z = np.abs(z) / np.maximum(1.0, 1.4826 * np.nanmedian(np.abs(z), axis=1))[:, None]
-        z = np.where(seen, z, 0.0)
-        robust = np.clip(np.where(z > 2.5, robust * (2.5 / np.maximum(z, 2.5)) ** 2, robust), 1e-4, 1.0)
-        off = np.maximum(0.0, fitted - surface.optimum(fits.theta, u + v))
-    assert fits is not None
-    return Pasts(
-        np.stack([evidence.log_parameters[lowest], evidence.log_tokens[lowest], evidence.log_loss[lowest]], axis=-1),
-        newest,
-        fits,
-        np.where(seen, robust, 0.0),
-    )
+    mean: Floats
+    """(m,) ln loss."""
+    unknown: Floats
+    """(m, m) what the fit does not know: J H⁻¹ J'."""
+    off: Floats
+    """(m,) x = ln L − ln L at the law's best split of the same compute."""
+    below: Floats
+    """(m,) e-folds of tokens below the past's smallest."""
+    ahead: Floats
+    """(m,) e-folds of compute above the past's largest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Predictive:
-    """Student-t predictive of `m` log losses, before the ladder's own past scales it."""
+    """Joint Student-t predictive of `m` log losses."""
 
     mean: Floats
-    """(m,) ln loss."""
     covariance: Floats
-    """(m, m): what the fit does not know, what the law does not say, and the noise of runs."""
+    """(m, m) squared scales."""
+    degrees_of_freedom: float
+
+    def half_widths(self, confidence: float) -> Floats:
+        """Two-sided half-width of each record's interval, ln loss."""
+        return quantile(confidence, self.degrees_of_freedom) * np.sqrt(np.diag(self.covariance))
+
+    @property
+    def mean_scale(self) -> float:
+        """Scale of the mean of the m deviations."""
+        return float(np.sqrt(self.covariance.mean()))
 
 
-def predict(
-    pasts: Pasts, k: int, log_parameters: Floats, log_tokens: Floats, run: Counts, settings: Settings = SETTINGS
-) -> Predictive:
-    """Predictive of runs at (ln N, ln D) from the first `k` rungs; records of one `run` share their noise."""
-    row = k - 1
-    theta = pasts.fits.theta[row]
-    u, v = log_parameters - pasts.anchor[row, 0], log_tokens - pasts.anchor[row, 1]
-    mean = surface.log_loss(theta, u, v)
-    J = surface.jacobian(theta, u, v)
-    off = np.maximum(0.0, mean - surface.optimum(theta, u + v))
-    ahead = np.maximum(0.0, log_parameters + log_tokens - pasts.newest[row])
-    growth = (min(k, 14) / 4.0) ** (-0.5 * settings.rungs_power) * np.sqrt(1.0 + (settings.widening * ahead) ** 2)
-    unknown = J @ np.linalg.inv(pasts.fits.precision[row]) @ J.T
-    own = np.where(run[:, None] == run[None, :], settings.floor**2, 0.0)
-    shared = settings.extra**2 + np.outer(settings.off_optimum * off, settings.off_optimum * off)
-    return Predictive(mean, (unknown + own + shared) * np.outer(growth, growth))
+class History:
+    """A ladder's past, fitted at every length: the first rung, the first two, … all of them."""
 
+    def __init__(self, evidence: Evidence, settings: Settings = SETTINGS, *, only_whole: bool = False) -> None:
+        """`only_whole` fits the whole past alone, for who needs no scale."""
+        self.evidence, self.settings = evidence, settings
+        lengths = np.arange(1, evidence.rungs + 1)
+        self.lengths = lengths[-1:] if only_whole else lengths
+        self._fit()
 
-def history_scale(
-    evidence: Evidence, pasts: Pasts, run: Counts, settings: Settings = SETTINGS
-) -> tuple[Floats, Floats]:
-    """(λ, ν) for every number of past rungs: each rung from the second on was forecast from its predecessors.
+    def _fit(self) -> None:
+        s, evidence = self.settings, self.evidence
+        seen = evidence.rung[None, :] < self.lengths[:, None]
+        lowest = np.argmin(np.where(seen, evidence.log_loss, np.inf), axis=1)
+        c = evidence.log_compute
+        self.newest = np.max(np.where(seen, c, -np.inf), axis=1)  # (K,) ln(N·D)
+        self.least_tokens = np.min(np.where(seen, evidence.log_tokens, np.inf), axis=1)
+        self.anchor = np.stack(
+            [evidence.log_parameters[lowest], evidence.log_tokens[lowest], evidence.log_loss[lowest]], axis=-1
+        )
+        u = evidence.log_parameters - self.anchor[:, :1]
+        v = evidence.log_tokens - self.anchor[:, 1:2]
+        mean, deviation = self._prior(6.0 * np.exp(c[lowest]), np.exp(evidence.log_loss[lowest]))
+        losses = np.broadcast_to(evidence.log_loss, u.shape)
+        age = np.exp(np.clip(s.recency * (self.newest[:, None] - c), 0.0, 200.0))
+        robust, off, level = np.ones_like(u), np.zeros_like(u), np.ones((len(u), 1))
+        start = mean
+        for _ in range(PASSES):
+            plain = (s.fit_floor**2 + (s.fit_off_optimum * off) ** 2) * age
+            weights = seen * robust / (plain * level + evidence.noise)
+            fits = surface.fit(u, v, losses, weights, mean, deviation, start)
+            start = fits.theta
+            fitted = surface.log_loss(fits.theta, u, v)
+            J = surface.jacobian(fits.theta, u, v)
+            leverage = np.clip(weights * np.einsum("kni,kij,knj->kn", J, fits.covariance, J), 0.0, 0.95)
+            residuals = losses - fitted
+            z = np.abs(residuals) * np.sqrt(weights / (1.0 - leverage))
+            typical = 1.4826 * np.nanmedian(np.where(seen, z, np.nan), axis=1, keepdims=True)
+            z = np.where(seen, z / np.maximum(1.0, typical), 0.0)
+            robust = np.clip(robust * (s.outlier / np.maximum(z, s.outlier)) ** 2, 1e-4, 1.0)
+            off = np.maximum(0.0, fitted - surface.optimum(fits.theta, u + v))
+            # How large the residuals are against what was assumed of them, recent ones first.
+            squares = np.minimum(residuals**2 / ((plain + evidence.noise) * (1.0 - leverage)), LARGEST_SURPRISE)
+            counted = seen * (1.0 - leverage) / age
+            self.residual_count = counted.sum(axis=1)
+            self.residual_square = (counted * squares).sum(axis=1) / self.residual_count
+            level = self._level(s.fit_adapts, s.fit_adapts_from)[:, None]
+        self.fits = fits
 
-    q_j = mean of min(z², 36) over rung j's runs; ν = prior weight + Σω, λ² = (prior weight + Σ ω q)/ν, ω = memory^age.
-    """
-    surprises: list[float] = []
-    for j in range(1, evidence.rungs):
-        here = evidence.rung == j
-        predictive = predict(pasts, j, evidence.log_parameters[here], evidence.log_tokens[here], run[here], settings)
-        z = (evidence.log_loss[here] - predictive.mean) ** 2 / np.diag(predictive.covariance)
-        surprises.append(float(np.mean(np.minimum(z, 36.0))))
-    scales, freedoms = [1.0], [settings.prior_weight]
-    for j in range(1, evidence.rungs):
-        q = np.array(surprises[:j])
-        w = settings.memory ** np.arange(j - 1, -1, -1)
-        nu = settings.prior_weight + w.sum()
-        freedoms.append(float(nu))
-        scales.append(float(np.sqrt((settings.prior_weight + (w * q).sum()) / nu)))
-    return np.array(scales), np.array(freedoms)
+    def _prior(self, compute: Floats, lowest_loss: Floats) -> tuple[Floats, Floats]:
+        """Mean and sd of the logs of (E, a, b, alpha, beta) at anchors of `compute` FLOPs; a and b share what E leaves."""
+        s = self.settings
+        share = 1.0 / (1.0 + np.exp(-(s.entropy_at + s.entropy_slope * np.log10(compute / 1e19))))
+        half = np.log((1.0 - share) * lowest_loss / 2.0)
+        alpha, beta = (np.full_like(half, np.log(value)) for value in s.prior_mean)
+        mean = np.stack([np.log(share * lowest_loss), half, half, alpha, beta], axis=-1)
+        return mean, np.broadcast_to(np.array(s.prior_deviation), mean.shape)
+
+    def _level(self, power: float, half_at: float) -> Floats:
+        """(K,) factor on variances: the past's own mean square, as far as its count is worth."""
+        trust = self.residual_count / (self.residual_count + half_at)
+        return np.asarray(np.exp(trust * power * np.log(0.05 + self.residual_square)))
+
+    def row(self, k: int) -> int:
+        """Where the past of the first `k` rungs stands in the arrays."""
+        return int(np.searchsorted(self.lengths, k))
+
+    def components(self, k: int, log_parameters: Floats, log_tokens: Floats) -> Components:
+        """Forecast records at (ln N, ln D) from the first `k` rungs, taken apart."""
+        row = self.row(k)
+        theta = self.fits.theta[row]
+        u, v = log_parameters - self.anchor[row, 0], log_tokens - self.anchor[row, 1]
+        mean = surface.log_loss(theta, u, v)
+        J = surface.jacobian(theta, u, v)
+        return Components(
+            mean=mean,
+            unknown=J @ np.linalg.solve(self.fits.precision[row], J.T),
+            off=np.maximum(0.0, mean - surface.optimum(theta, u + v)),
+            below=np.maximum(0.0, self.least_tokens[row] - log_tokens),
+            ahead=np.maximum(0.0, log_parameters + log_tokens - self.newest[row]),
+        )
+
+    def growth(self, k: int, ahead: Floats) -> Floats:
+        """Factor on a record's sd, before the ladder's own past errors."""
+        s = self.settings
+        level = self._level(s.adapts, s.adapts_from)[self.row(k)] * (min(k, MOST_RUNGS) / 4.0) ** -s.rungs_power
+        return np.asarray(np.sqrt(level * (1.0 + (s.widening * ahead) ** 2)))
+
+    def unsaid(self, parts: Components) -> Floats:
+        """(m,) sd of what the law does not say of each record."""
+        s = self.settings
+        return np.asarray(
+            np.sqrt(s.floor**2 + s.extra**2 + (s.off_optimum * parts.off) ** 2 + (s.below_data * parts.below) ** 2)
+        )
+
+    @cached_property
+    def surprises(self) -> Floats:
+        """(K−1,) mean of min(z², 36) over each rung from the second on, forecast from its predecessors."""
+        e, values = self.evidence, []
+        for k in range(1, e.rungs):
+            here = e.rung == k
+            parts = self.components(k, e.log_parameters[here], e.log_tokens[here])
+            variance = (self.settings.fit_factor * np.diag(parts.unknown) + self.unsaid(parts) ** 2) * self.growth(
+                k, parts.ahead
+            ) ** 2 + e.noise[here]
+            values.append(np.mean(np.minimum((e.log_loss[here] - parts.mean) ** 2 / variance, LARGEST_SURPRISE)))
+        return np.array(values)
+
+    def own_scale(self, k: int) -> tuple[float, float]:
+        """(λ², ν) after `k` rungs: ν = prior weight + Σω, λ² = (prior weight + Σ ω q)/ν, ω = memory^age."""
+        s, q = self.settings, self.surprises[: k - 1]
+        weights = s.memory ** np.arange(len(q) - 1, -1, -1)
+        nu = s.prior_weight + float(weights.sum())
+        return (s.prior_weight + float(weights @ q)) / nu, nu
+
+    def predict(self, k: int, log_parameters: Floats, log_tokens: Floats, run: Counts) -> Predictive:
+        """Joint predictive of planned records from the first `k` rungs; records of one `run` share its seed's noise."""
+        s = self.settings
+        parts = self.components(k, log_parameters, log_tokens)
+        unsaid = self.unsaid(parts)
+        same_place = (log_parameters[:, None] == log_parameters) & (log_tokens[:, None] == log_tokens)
+        correlation = np.where(same_place | (run[:, None] == run), 1.0, s.shared)
+        growth = self.growth(k, parts.ahead)
+        covariance = (s.fit_factor * parts.unknown + correlation * np.outer(unsaid, unsaid)) * np.outer(growth, growth)
+        falls = np.exp(-SEED_DECAY / 2.0 * (log_parameters + log_tokens - self.evidence.log_compute.max()))
+        seeds = np.where(run[:, None] == run, self.evidence.seed_variance, 0.0) * np.outer(falls, falls)
+        square, nu = self.own_scale(k)
+        return Predictive(parts.mean, s.inflation**2 * square * (covariance + seeds), nu)
 
 
 def quantile(confidence: float, degrees_of_freedom: float) -> float:
