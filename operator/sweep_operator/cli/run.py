@@ -177,7 +177,8 @@ def _climb(climb: _Climb) -> tuple[ScalingSweep, Sequence[ScalingRun]] | None:
 
 def _conclude(sweep: ScalingSweep, runs: Sequence[ScalingRun], workdir: Path, named: Path) -> Exit:
     """Say what came of it and what may be done next; the exit status."""
-    print("\n" + summary(sweep, picture_of(sweep, runs, slots_of(sweep)), _report(workdir)))
+    print("\n" + summary(sweep, picture_of(sweep, runs, slots_of(sweep))))
+    _write_report(workdir)
     finished = sweep.status.condition("Finished")
     if finished and finished.status == "True":
         print(f"\n{sweep.metadata.name}: {finished.reason}: {finished.message}")
@@ -188,12 +189,13 @@ def _conclude(sweep: ScalingSweep, runs: Sequence[ScalingRun], workdir: Path, na
     return {"Succeeded": Exit.DONE, "Failed": Exit.FAILED}.get(finished.reason, Exit.STOPPED_BY_RULE)
 
 
-def _report(workdir: Path) -> Path | None:
-    """The report, if it can be written; a ladder's result does not hang on it."""
+def _write_report(workdir: Path) -> None:
+    """The report, if it can be drawn here; a ladder's result and exit status do not hang on it."""
     from sweep_operator.cli.report import write
 
     try:
-        return write(workdir)
-    except (InputError, OSError) as error:
-        print(f"no report was written: {in_words(error) if isinstance(error, OSError) else error}", file=sys.stderr)
-        return None
+        print(f"report   {write(workdir)}")
+    except InputError as error:
+        print(f"report   none: {error}")
+    except OSError as error:
+        print(f"report   none: {in_words(error)}")

@@ -86,6 +86,8 @@ class Nursery:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
+                # A pool of numpy threads in the nursery would make forking unsafe; the trainer sets torch's own.
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
             )
         self._connection = ours
         self._received = b""

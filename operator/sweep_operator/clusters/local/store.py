@@ -265,14 +265,11 @@ class Store:
                 document = read_object(path, _RUN_REMEDY)
                 value = None if document is None else model.model_validate(document)
             except (DamagedError, ValidationError) as error:
-                fault = (
-                    str(error)
-                    if isinstance(error, DamagedError)
-                    else str(DamagedError(path, _first(error), _RUN_REMEDY))
-                )
-                path.replace(path.with_name(path.name + ".damaged"))
-                mark = None
-                self.notice(fault)
+                fault = error if isinstance(error, DamagedError) else DamagedError(path, _first(error), _RUN_REMEDY)
+                if self.set_aside:
+                    path.replace(path.with_name(path.name + ".damaged"))
+                    mark = None
+                    self.set_aside(str(fault))
         self._cache[path] = (mark, value)
         return value
 
