@@ -61,8 +61,21 @@ def run(order: RunOrder, interruption: Interruption, report: Report, *, begun: f
     except ValueError as error:
         raise RunError(FailureReason.BAD_CONFIGURATION, str(error)) from None
     with locked(Path(order.storage), order.attempt, interruption):
+        plan = segments(hyper)
+        steps = plan[-1].first + plan[-1].stop - plan[-1].start
         report.write_records()
-        if set(order.run.tokens) <= set(report.records):
+        done = set(order.run.tokens) <= set(report.records)
+        report.progress(
+            Progress(
+                attempt=order.attempt,
+                step=steps if done else 0,
+                steps=steps,
+                tokens=max(order.run.tokens) if done else 0,
+                phase="Done" if done else "Starting",
+                last_updated=now(),
+            )
+        )
+        if done:
             log.info("all records were measured by earlier attempts")
             return
         data = open_prepared(order.training, Path(order.cache))
@@ -74,19 +87,21 @@ def run(order: RunOrder, interruption: Interruption, report: Report, *, begun: f
                 f" plan the run with {engine.parameters:,}",
             )
         log.info("%s parameters on %d threads; %s", f"{engine.parameters:,}", order.threads, engine.path)
-        _Loop(order, hyper, data, engine, interruption, report, begun).run()
+        _Loop(order, hyper, plan, steps, data, engine, interruption, report, begun).run()
 
 
 @dataclass
 class _Loop:
     order: RunOrder
     hyper: Hyperparameters
+    plan: tuple[Segment, ...]
+    steps: int
+    """Steps of the whole run, decay branches included."""
     data: Prepared
     engine: Engine
     interruption: Interruption
     report: Report
     begun: float
-    plan: tuple[Segment, ...] = ()
     trunk: State | None = None
     training_seconds: float = 0.0
     _steps_here: int = 0
@@ -97,25 +112,24 @@ class _Loop:
 
     def run(self) -> None:
         self.storage = Path(self.order.storage)
-        self.plan = segments(self.hyper)
         self.batch = self.hyper.batch_tokens // self.hyper.sequence_length
         self.identity = digest_of([self.order.config_digest, self.data.data_digest, VERSION])
-        at = self._resume()
+        at = self._past_what_is_recorded(self._resume())
         self.curve = LearningCurve(self.storage / "curve.jsonl", at.executed)
         self._saved = self._ticked = time.monotonic()
         self.interruption.nothing_to_save(False)
-        for index in range(at.segment, len(self.plan)):
-            self._segment(index, at.step if index == at.segment else self.plan[index].start)
+        self._segment(at.segment, at.step)
+        for index in range(at.segment + 1, len(self.plan)):
+            self._segment(index, self.plan[index].start)
         self._show("Done", len(self.plan) - 1, self.plan[-1].stop)
 
     def _segment(self, index: int, step: int) -> None:
         """Train one segment from `step` on; a branch ends in its record and gives way to the trunk."""
         segment = self.plan[index]
-        if segment.branch is not None:
-            if self._tokens_of(segment) in self.report.records:
-                return  # an earlier attempt measured it, and its checkpoint is lost
-            if index + 1 < len(self.plan) and self.trunk is None:
-                self.trunk = self.engine.state()
+        if self._is_recorded(index):
+            return  # by an earlier attempt, whose checkpoints since then are lost
+        if segment.branch is not None and index + 1 < len(self.plan) and self.trunk is None:
+            self.trunk = self.engine.state()
         while step < segment.stop:
             rate = learning_rate(self.hyper, step, segment)
             batch = self.data.batch(self.order.run.seed, step, self.batch)
@@ -130,8 +144,13 @@ class _Loop:
             self._read_losses()
             self._measure(index)
             if self.trunk is not None:
-                self.engine.load(self.trunk)
-                self.trunk = None
+                self._return_to_trunk()
+                self._save(index + 1, self.plan[index + 1].start)  # what was measured need not be trained again
+
+    def _return_to_trunk(self) -> None:
+        assert self.trunk is not None, "a branch that is not the last one sets the trunk's state aside"
+        self.engine.load(self.trunk)
+        self.trunk = None
 
     def _between_steps(self, index: int, step: int) -> None:
         if self.interruption.requested:
@@ -195,9 +214,9 @@ class _Loop:
         nats = 0.0
         for start in range(0, len(windows), rows):
             batch = windows[start : start + rows]
-            nats += self.engine.evaluate(batch) * len(batch)
             if self.interruption.requested:
                 self._leave(index, self.plan[index].stop)
+            nats += self.engine.evaluate(batch) * len(batch)
         return nats / len(windows)
 
     def _read_losses(self) -> None:
@@ -221,6 +240,15 @@ class _Loop:
             f" learning rate of {self.hyper.learning_rate:.3g}; lower it",
         )
 
+    def _is_recorded(self, index: int) -> bool:
+        segment = self.plan[index]
+        return segment.branch is not None and self._tokens_of(segment) in self.report.records
+
+    def _records_missing_before(self, index: int) -> list[int]:
+        """Token counts that were passed before segment `index` and of which no record is left."""
+        passed = [i for i in range(index) if self.plan[i].branch is not None and not self._is_recorded(i)]
+        return [self._tokens_of(self.plan[i]) for i in passed]
+
     def _tokens_of(self, segment: Segment) -> int:
         return segment.stop * self.hyper.batch_tokens
 
@@ -240,6 +268,10 @@ class _Loop:
         """Take up the newest usable checkpoint, or begin at the first step."""
         begin = self.engine.state()
         for saved in checkpoint.read(self.storage, self.identity):
+            missing = self._records_missing_before(saved.position.segment)
+            if missing:
+                log.warning("the record at %s tokens is lost; a checkpoint after it is not used", f"{missing[0]:,}")
+                continue
             try:
                 self.engine.load(saved.state)
             except (KeyError, ValueError, RuntimeError) as error:
@@ -255,17 +287,25 @@ class _Loop:
             checkpoint.clear(self.storage)
         return Position(0, self.plan[0].start, 0, 0.0)
 
+    def _past_what_is_recorded(self, at: Position) -> Position:
+        """Where to go on when the attempt was killed between a branch's record and the checkpoint after it."""
+        if not self._is_recorded(at.segment) or at.segment + 1 == len(self.plan):
+            return at
+        if self.trunk is not None:
+            self._return_to_trunk()
+        following = self.plan[at.segment + 1]
+        return Position(at.segment + 1, following.start, following.first, at.training_seconds)
+
     def _show(self, phase: str, index: int, step: int) -> None:
-        steps = self.plan[-1].first + self.plan[-1].stop - self.plan[-1].start
         executed = self._executed(index, step)
         speed = self._steps_here * self.hyper.batch_tokens / self._seconds_here if self._seconds_here else 0.0
-        left = (steps - executed) * self.hyper.batch_tokens
+        left = (self.steps - executed) * self.hyper.batch_tokens
         self.report.progress(
             Progress.model_validate(
                 {
                     "attempt": self.order.attempt,
                     "step": executed,
-                    "steps": steps,
+                    "steps": self.steps,
                     "tokens": step * self.hyper.batch_tokens,
                     "loss": self._loss,
                     "tokensPerSecond": speed,
