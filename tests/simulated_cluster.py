@@ -59,7 +59,7 @@ class World:
 
     loss: Callable[[Run, int], float] = healthy
     outcome: Callable[[ScalingRun, int], Outcome] = lambda run, attempt: Outcome()
-    flops_per_second: float = 1e9
+    flops_per_second: float = 1e10
 
 
 @dataclass
@@ -149,7 +149,8 @@ class SimulatedCluster:
         waits = [60.0]
         for (name, attempt), known in self.workloads.items():
             run = self.children[name]
-            if known.state is WorkloadState.RUNNING and run.status.attempts[-1].ended_at is None:
+            newest = run.status.attempts[-1]
+            if newest.attempt == attempt and newest.ended_at is None:
                 _, due = self._plan(run, attempt)
                 elapsed = (self.now - datetime.fromisoformat(known.started_at or "")).total_seconds()
                 waits.append(due - elapsed)

@@ -80,9 +80,8 @@ def verdict_of(
     diagnosis: list[tuple[Run, Record | Failure]] = []
     for experiment in rung.experiments:
         child = by_name[run_name(sweep, rung.name, rung.revision, experiment)]
-        if child.status.accepted:
-            diagnosis.append((experiment, child.status.accepted[-1]))
-        elif child.status.failures:
+        diagnosis.extend((experiment, record) for record in child.status.accepted)
+        if not child.status.accepted and child.status.failures:
             diagnosis.append((experiment, child.status.failures[-1]))
     return judge(
         Evidence(

@@ -222,17 +222,15 @@ def _conclude(view: _View, status: SweepStatus, rung: RungStatus, verdict: Verdi
     if verdict.outcome is Outcome.PASS or (verdict.outcome is Outcome.NOT_JUDGED and _in_warmup(rung, view)):
         return (rung.changed(state=RungState.HELD if spec.gate.promotion == "Manual" else RungState.PROMOTED),)
     if verdict.retune is not None and rung.revision < MAX_REVISIONS:
-        retuned = tuple(
-            run.changed(learning_rate_factor=run.learning_rate_factor * verdict.retune) for run in rung.runs
-        )
+        retuned = tuple(run.changed(learning_rate_factor=verdict.retune) for run in rung.runs)
         return (
             rung.changed(state=RungState.SUPERSEDED),
             RungStatus(name=rung.name, revision=rung.revision + 1, runs=retuned),
         )
-    if verdict.experiments:
-        asked = tuple(e.run for e in verdict.experiments)
-        if budget.diagnosis_fits(spec.budget, status.spent, budget.cost_of(spec.training, asked, view.children)):
-            return (rung.changed(state=RungState.DIAGNOSING, experiments=(*rung.experiments, *asked)),)
+    asked = tuple(e.run for e in verdict.experiments if e.run not in rung.experiments)
+    cost = budget.cost_of(spec.training, asked, view.children)
+    if asked and budget.diagnosis_fits(spec.budget, status.spent, cost):
+        return (rung.changed(state=RungState.DIAGNOSING, experiments=(*rung.experiments, *asked)),)
     return (rung.changed(state=RungState.STOPPED if verdict.outcome is Outcome.FAIL else RungState.HELD),)
 
 
