@@ -17,11 +17,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sweep_analysis.bootstrap import Bootstrap as Bootstrap
     from sweep_analysis.bootstrap import bootstrap as bootstrap
+    from sweep_analysis.choose import Candidate as Candidate
+    from sweep_analysis.choose import Choice as Choice
+    from sweep_analysis.choose import choose as choose
+    from sweep_analysis.compare import Comparison as Comparison
+    from sweep_analysis.compare import compare_corpora as compare_corpora
+    from sweep_analysis.compare import offset_test as offset_test
+    from sweep_analysis.compound import compound as compound
+    from sweep_analysis.fit import Estimate as Estimate
     from sweep_analysis.fit import Fit as Fit
     from sweep_analysis.fit import FitStatus as FitStatus
     from sweep_analysis.fit import Interval as Interval
+    from sweep_analysis.fit import Outlook as Outlook
     from sweep_analysis.fit import fit as fit
     from sweep_analysis.fit import identifies as identifies
+    from sweep_analysis.frontier import Frontier as Frontier
+    from sweep_analysis.frontier import envelope_frontier as envelope_frontier
+    from sweep_analysis.frontier import isoflop_frontier as isoflop_frontier
     from sweep_analysis.laws import LAWS as LAWS
     from sweep_analysis.laws import Law as Law
     from sweep_analysis.split import Penalty as Penalty
@@ -34,10 +46,20 @@ if TYPE_CHECKING:
 
 _HOMES = {  # public name: its module
     "Bootstrap": "bootstrap",
+    "Candidate": "choose",
+    "Choice": "choose",
+    "Comparison": "compare",
+    "Estimate": "fit",
     "Fit": "fit",
     "FitStatus": "fit",
+    "Frontier": "frontier",
     "Interval": "fit",
+    "Outlook": "fit",
+    "compare_corpora": "compare",
+    "envelope_frontier": "frontier",
     "identifies": "fit",
+    "isoflop_frontier": "frontier",
+    "offset_test": "compare",
     "LAWS": "laws",
     "Law": "laws",
     "Penalty": "split",
@@ -48,7 +70,7 @@ _HOMES = {  # public name: its module
     "TableError": "table",
     "read": "table",
 }
-_VERBS = ("bootstrap", "fit")  # modules that are called by their own name
+_VERBS = ("bootstrap", "choose", "compound", "fit")  # modules that are called by their own name
 
 __all__ = sorted((*_HOMES, *_VERBS))
 

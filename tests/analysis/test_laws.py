@@ -140,7 +140,7 @@ def test_jacobian_agrees_with_complex_step(name):
 
 def test_jacobian_of_two_corpora_agrees_with_complex_step():
     constants, axes, _ = TRUTH["Chinchilla"]
-    corpus = np.tile([0.0, 1.0], len(axes["tokens"]))[: len(axes["tokens"])]
+    corpus = np.tile([-0.5, 0.5], len(axes["tokens"]))[: len(axes["tokens"])]
     law = Compared(LAWS["Chinchilla"])
     assert _jacobian_error(law, {**constants, "offset": 0.05, "slope": -0.01}, {**axes, "corpus": corpus}) < 1e-11
 

@@ -130,7 +130,7 @@ def test_tokens_follow_from_compute_and_compute_from_tokens():
 def test_a_bad_value_is_refused_with_its_line(tmp_path, value, said):
     rows = [[n, d, v] for n, d, v in zip(N, D, L, strict=True)]
     rows[4][2] = value
-    with pytest.raises(TableError, match="line 6 of runs.csv") as caught:
+    with pytest.raises(TableError, match=r"line 6 of runs.csv") as caught:
         fit(_written(tmp_path / "runs.csv", _csv(rows)))
     assert said in str(caught.value)
 

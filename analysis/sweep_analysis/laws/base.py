@@ -59,6 +59,7 @@ class Law(ABC):
     basins: ClassVar[int] = 4  # starting points that are polished
     linear: ClassVar[tuple[str, ...]] = ()  # constants in which the form is linear, all non-negative
     grid: ClassVar[Mapping[str, Sequence[float]]] = {}  # starting values of all others, in the fit's own units
+    floor: ClassVar[str | None] = None  # the constant that the value falls towards, where there is one
     published: ClassVar[Mapping[str, float]] = {}  # constants as the source states them, where it does
 
     @abstractmethod

@@ -27,6 +27,7 @@ class BrokenPower(Law):
         Constant("d", "FLOPs", "where the break is", low=1e-12, high=1e12, scales=(("flops", 1.0),)),
         Constant("f", "1", "width of the break in e-folds", low=0.02, high=10.0),
     )
+    floor = "a"
     linear = ("a", "b")
     grid: ClassVar[Mapping[str, Sequence[float]]] = {
         "c0": (0.02, 0.1, 0.25),

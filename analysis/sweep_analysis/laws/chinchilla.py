@@ -32,6 +32,7 @@ class Chinchilla(Law):
         Constant("alpha", "1", "exponent of the model term", low=1e-3, high=4.0),
         Constant("beta", "1", "exponent of the data term", low=1e-3, high=4.0),
     )
+    floor = "E"
     linear = ("E", "A", "B")
     grid: ClassVar[Mapping[str, Sequence[float]]] = {"alpha": EXPONENTS, "beta": EXPONENTS}
     published: ClassVar[Mapping[str, float]] = {

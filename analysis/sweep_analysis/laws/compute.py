@@ -11,6 +11,7 @@ from sweep_analysis.laws.base import Array, Axis, Constant, Law
 class Saturating(Law):
     """E + K·x^-gamma on one axis; the laws below differ in what x is."""
 
+    floor = "E"
     linear = ("E", "K")
     grid: ClassVar[Mapping[str, Sequence[float]]] = {
         "gamma": (0.02, 0.035, 0.05, 0.075, 0.1, 0.14, 0.2, 0.28, 0.4, 0.6, 0.9)

@@ -38,6 +38,7 @@ class FineGrainedExperts(Law):
         Constant("beta", "1", "exponent of tokens", low=1e-3, high=4.0),
         Constant("gamma", "1", "exponent of granularity", low=1e-2, high=8.0),
     )
+    floor = "E"
     linear = ("E", "g", "a", "b")
     grid: ClassVar[Mapping[str, Sequence[float]]] = {
         "alpha": (0.1, 0.2, 0.35, 0.6),

@@ -11,6 +11,7 @@ from sweep_analysis.laws.base import Array, Axis, Constant, Law
 class Multiplicative(Law):
     """L(X, D_f) = E + A·X^-alpha·D_f^-beta; the laws below differ in what X and D_f are."""
 
+    floor = "E"
     linear = ("E", "A")
     grid: ClassVar[Mapping[str, Sequence[float]]] = {
         "alpha": (0.02, 0.06, 0.15, 0.35, 0.7),

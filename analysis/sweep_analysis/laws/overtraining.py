@@ -27,6 +27,7 @@ class OverTraining(Law):
         Constant("b", "nats per token · FLOPs^(alpha/2)", "size of the data term", scales=(("tokens", "alpha"),)),
         Constant("alpha", "1", "exponent of parameters and of tokens", low=1e-3, high=4.0),
     )
+    floor = "E"
     linear = ("E", "a", "b")
     grid: ClassVar[Mapping[str, Sequence[float]]] = {"alpha": EXPONENTS}
 

@@ -39,7 +39,7 @@ class RepeatedData(Law):
         Constant("R_D", "epochs", "repetitions worth, at most, this many times the fresh data", low=1e-2, high=1e4),
         Constant("R_N", "1", "excess parameters worth, at most, this many times the useful ones", low=1e-2, high=1e4),
     )
-    linear = ()
+    floor = "E"
     basins = 8
     published: ClassVar[Mapping[str, float]] = {
         "E": 1.8691,

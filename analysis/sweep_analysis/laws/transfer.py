@@ -30,10 +30,10 @@ class ConstantOffset(Law):
 
 
 class Compared(Law):
-    """One law for two corpora, the second with an offset and a slope of its own: ln L2 = ln L1 + offset + slope·ln C.
+    """One law between two corpora: ln L2 = ln L1 + offset + slope·ln C, each half of that away from the law.
 
-    ln C is ln N + ln D on a surface. The offset stands at C = 1, far from any record: `compare.py` restates it at their
-    centre.
+    The corpus is −1/2 or +1/2, so that neither is the measure of the other. ln C is ln N + ln D on a surface. The offset
+    stands at C = 1, far from any record: `compare.py` restates it at their centre.
     """
 
     residual = "relative"
@@ -51,7 +51,7 @@ class Compared(Law):
             citation=base.citation,
             use=base.use,
             limits=base.limits,
-            axes=(*base.axes, Axis("corpus", "k", "0 or 1", logarithmic=False)),
+            axes=(*base.axes, Axis("corpus", "k", "−1/2 or 1/2", logarithmic=False)),
             constants=(*base.constants, *own),
             response=base.response,
             basins=base.basins,
@@ -80,7 +80,7 @@ class Compared(Law):
 
     def identifies(self, values: Mapping[str, Any]) -> str | None:
         corpus = np.asarray(values["corpus"])
-        for k in (0.0, 1.0):
+        for k in (-0.5, 0.5):
             mine = {a.name: np.asarray(values[a.name])[corpus == k] for a in self.base.axes}
             if not len(mine[self.base.axes[0].name]):
                 return "both corpora need records"

@@ -1,0 +1,195 @@
+"""Which law? The one that would have forecast the records' own last rungs best.
+
+Owns the choice by held-out one-step error: each law is fitted to the first rungs and asked for the next, again and
+again. In-sample error is shown and never decides. What was ruled out is said, and why.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sweep_analysis.fit import Fit, fit_table
+from sweep_analysis.laws import LAWS, Law, law_of
+from sweep_analysis.laws.base import Array
+from sweep_analysis.table import Records, Table, TableError, read
+
+PER_DECADE = 4  # rungs of records that name none: quarter decades of compute
+FLOOR_RUNGS = 7  # with fewer rungs no comparison may drop the floor E: it would do so at five, whatever the truth
+USABLE = 1.0  # a mean held-out error of this many log units is no forecast
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One law, and how it did."""
+
+    law: str
+    chosen: bool
+    steps: int  # forecasts of a next rung that it could make
+    held_out: float | None  # mean absolute one-step error, relative, over the steps that all compared laws share
+    in_sample: float | None  # root mean square residual over all records, relative
+    reason: str  # why it was chosen or ruled out, one sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The chosen law fitted to all records, and every candidate, best first."""
+
+    fit: Fit
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def law(self) -> str:
+        return self.fit.law
+
+    def __str__(self) -> str:
+        width = max(len(c.law) for c in self.candidates)
+        rows = [f"{'law':<{width}}  held out  in sample  why"]
+        for c in self.candidates:
+            held = "-" if c.held_out is None else f"{100 * c.held_out:.2f} %"
+            inside = "-" if c.in_sample is None else f"{100 * c.in_sample:.2f} %"
+            rows.append(f"{c.law:<{width}}  {held:>8}  {inside:>9}  {c.reason}")
+        return "\n".join(rows)
+
+
+def choose(records: Records, laws: Sequence[str | Law] | None = None, **reading: Any) -> Choice:
+    """Choose among laws of loss by held-out one-step error.
+
+    laws: those compared; when None, every law of loss whose axes the records have. Raises TableError when no law can be
+    fitted, with the reasons.
+    """
+    table, forms = _gathered(records, laws, reading)
+    steps = _rungs(table)
+    errors: dict[str, dict[int, float]] = {}
+    fits: dict[str, Fit] = {}
+    reasons: dict[str, str] = {}
+    for form in forms:
+        whole = fit_table(table, form)
+        fits[form.name] = whole
+        if not whole.usable:
+            reasons[form.name] = f"ruled out ({whole.status}): {whole.message}"
+            continue
+        errors[form.name] = _one_step(table, form, steps)
+        if not errors[form.name]:
+            reasons[form.name] = "ruled out: no rung could be held out and leave it enough records"
+    able = {name: found for name, found in errors.items() if found}
+    if not able:
+        raise TableError("no law can be chosen: " + "; ".join(f"{n}: {r}" for n, r in reasons.items()))
+    # compare on shared steps; a law that can hardly be tried must not shrink the comparison of the others
+    most = max(len(found) for found in able.values())
+    for name in [n for n, found in able.items() if 2 * len(found) < most]:
+        reasons[name] = f"ruled out: it could be tried on {len(able.pop(name))} of {most} steps"
+    shared = sorted(set.intersection(*(set(found) for found in able.values())))
+    held = {name: np.array([found[k] for k in shared]) for name, found in able.items()}
+    best = _winner(held, fits, len(steps), reasons)
+    order = sorted(forms, key=lambda f: (f.name != best, f.name not in held, _mean(held.get(f.name)), f.name))
+    candidates = tuple(
+        Candidate(
+            law=form.name,
+            chosen=form.name == best,
+            steps=len(errors.get(form.name, ())),
+            held_out=float(held[form.name].mean()) if form.name in held else None,
+            in_sample=_in_sample(fits[form.name]),
+            reason=reasons[form.name],
+        )
+        for form in order
+    )
+    return Choice(fits[best], candidates)
+
+
+def _gathered(
+    records: Records, laws: Sequence[str | Law] | None, reading: Mapping[str, Any]
+) -> tuple[Table, tuple[Law, ...]]:
+    """The table that every compared law can be fitted to, and those laws."""
+    if laws is not None:
+        forms = tuple(law_of(law) for law in laws)
+        needs = dict.fromkeys(n for f in forms for n in (*(a.name for a in f.axes), f.response))
+        return read(records, tuple(needs), **reading), forms
+    seen = read(records, ("loss",), **reading)
+    has = set(seen.columns)
+    if {"parameters", "tokens"} <= has:
+        has.add("flops")
+    forms = tuple(f for f in LAWS.values() if f.response == "loss" and {a.name for a in f.axes} <= has)
+    if not forms:
+        raise TableError(f"{seen.source} has no columns that a law of loss needs; it has {', '.join(sorted(has))}")
+    needs = dict.fromkeys(n for f in forms for n in (*(a.name for a in f.axes), "loss"))
+    return read(records, tuple(needs), **reading), forms
+
+
+def _rungs(table: Table) -> list[Array]:
+    """Row indices of each rung, ascending in compute (in the product of the axes where there is no compute)."""
+    if {"parameters", "tokens"} <= table.columns.keys():
+        scale = table["parameters"] * table["tokens"]
+    elif "flops" in table.columns:
+        scale = table["flops"]
+    else:
+        scale = np.prod([v for name, v in table.columns.items() if name != "loss"], axis=0)
+    if "rung" in table.labels:
+        names = np.array(table.labels["rung"])
+        groups = [np.flatnonzero(names == name) for name in sorted(set(table.labels["rung"]))]
+        return sorted(groups, key=lambda rows: float(scale[rows].max()))
+    step = np.round(np.log10(scale) * PER_DECADE)
+    return [np.flatnonzero(step == level) for level in np.unique(step)]
+
+
+def _one_step(table: Table, form: Law, rungs: Sequence[Array]) -> dict[int, float]:
+    """Held-out rung → mean absolute log error of the fit to all rungs before it."""
+    errors = {}
+    for k in range(1, len(rungs)):
+        past = fit_table(table.take(np.concatenate(rungs[:k])), form)
+        if not past.usable:
+            continue
+        rows = rungs[k]
+        with np.errstate(all="ignore"):
+            told = past.predict(**{a.name: table[a.name][rows] for a in form.axes})
+            error = float(np.mean(np.abs(np.log(told / table["loss"][rows]))))
+        errors[k] = error if np.isfinite(error) else np.inf
+    return errors
+
+
+def _winner(held: Mapping[str, Array], fits: Mapping[str, Fit], rungs: int, reasons: dict[str, str]) -> str:
+    """The lowest mean error, or fewer constants where the excess is within one standard error. Fills `reasons`."""
+    mean = {name: _mean(e) for name, e in held.items()}
+    open_names = [n for n in held if mean[n] < USABLE] or list(held)
+    floored = [n for n in open_names if fits[n].form.floor]
+    if rungs < FLOOR_RUNGS and floored:
+        for name in set(open_names) - set(floored):
+            reasons[name] = (
+                f"ruled out: it has no floor, and {rungs} rungs are fewer than the {FLOOR_RUNGS} that could say so"
+            )
+        open_names = floored
+    lowest = min(open_names, key=lambda n: (mean[n], len(fits[n].constants)))
+    best = lowest
+    for name in sorted(open_names, key=lambda n: len(fits[n].constants)):
+        excess = held[name] - held[lowest]
+        if len(fits[name].constants) >= len(fits[lowest].constants) or len(excess) < 3:
+            continue
+        if excess.mean() <= excess.std(ddof=1) / np.sqrt(len(excess)):
+            best = name
+            break
+    count = len(next(iter(held.values())))
+    for name in held:
+        if name == best:
+            simpler = f", within one standard error of {lowest} with fewer constants" if best != lowest else ""
+            reasons[name] = f"chosen: {_percent(mean[name])} held-out error over {count} steps{simpler}"
+        elif name not in reasons:
+            reasons[name] = (
+                f"ruled out: {_percent(mean[name])} held-out error, against {_percent(mean[best])} of {best}"
+            )
+    return best
+
+
+def _percent(error: float) -> str:
+    return f"{100 * error:.2f} %"
+
+
+def _mean(errors: Array | None) -> float:
+    return float("inf") if errors is None or not errors.size else float(errors.mean())
+
+
+def _in_sample(fit: Fit) -> float | None:
+    if not fit.usable:
+        return None
+    told = fit.predict(**{a.name: fit.table[a.name] for a in fit.form.axes})
+    return float(np.sqrt(np.mean(np.log(told / fit.table[fit.form.response]) ** 2)))
