@@ -61,7 +61,7 @@ def understand(path: Path, document: dict[str, Any]) -> Manifest:
         server_set = {"uid", "generation", "resourceVersion", "creationTimestamp", "managedFields", "selfLink"}
         written["metadata"] = {k: v for k, v in metadata.items() if k not in server_set}
     try:
-        sweep = ScalingSweep.model_validate_json(json.dumps(written), strict=True)
+        sweep = ScalingSweep.model_validate_json(json.dumps(written), strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         raise _refusal(path, error, ScalingSweep) from None
     return Manifest(path, written, sweep)
@@ -75,7 +75,7 @@ def read_policy(path: Path | None) -> Policy:
     if len(documents) != 1:
         raise ManifestError(f"{path} holds {len(documents)} documents; a policy is one mapping")
     try:
-        return Policy.model_validate_json(json.dumps(documents[0]), strict=True)
+        return Policy.model_validate_json(json.dumps(documents[0]), strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         raise _refusal(path, error, Policy) from None
 
@@ -125,7 +125,11 @@ def field_path(location: Sequence[str | int]) -> str:
 
 
 def _refusal(path: Path, error: ValidationError, model: type[BaseModel]) -> ManifestError:
-    faults = [f"{path}: {_fault(fault, model)}" for fault in error.errors()]
+    found = error.errors()
+    # A list whose entries were refused is also called too short; that says nothing new.
+    echoes = {fault["loc"][:k] for fault in found for k in range(len(fault["loc"]))}
+    kept = [fault for fault in found if not (fault["type"] == "too_short" and fault["loc"] in echoes)]
+    faults = [f"{path}: {_fault(fault, model)}" for fault in kept]
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     return ManifestError(faults[0] + more, faults)
 
