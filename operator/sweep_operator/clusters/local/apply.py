@@ -35,7 +35,8 @@ def applied(standing: ScalingSweep | None, manifest: Manifest, now: str) -> Scal
     labels = {**standing.metadata.labels, **manifest.sweep.metadata.labels}
     annotations = {**standing.metadata.annotations, **manifest.sweep.metadata.annotations, LAST_APPLIED: said}
     metadata = standing.metadata.changed(labels=labels, annotations=annotations)
-    return with_spec(standing.changed(metadata=metadata), spec.to_json())
+    after = with_spec(standing.changed(metadata=metadata), spec.to_json())
+    return standing if after == standing else after
 
 
 def with_spec(sweep: ScalingSweep, spec: dict[str, Any]) -> ScalingSweep:
