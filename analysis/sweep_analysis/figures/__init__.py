@@ -1,7 +1,7 @@
 """Figures of a ladder: the law and its band, forecasts against what came, residuals, curves, time and cost.
 
 Owns what each figure shows and how it looks; each returns a matplotlib `Figure` ready for a paper, and `inline_svg`
-puts one into a page. Fits nothing, reads no files. matplotlib (the `report` extra) is imported with the first figure only.
+puts one into a page. Fits nothing, reads no files. matplotlib (the `report` extra) is imported with the first figure.
 """
 
 import importlib

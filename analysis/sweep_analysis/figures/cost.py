@@ -65,6 +65,11 @@ def cost_figure(
             textcoords="offset points", color=INK, fontsize=layout.text * 0.92,
             ha="right" if shown > 0.5 * axes.get_xlim()[1] else "center", va="bottom", annotation_clip=False,
         )  # fmt: skip
+    elif budget is not None:
+        axes.annotate(
+            f"budget {amount(budget)} →", (1, 1), (0, 3), xycoords="axes fraction", textcoords="offset points",
+            color=INK, fontsize=layout.text * 0.92, ha="right", va="bottom", annotation_clip=False,
+        )  # fmt: skip
     name_axes(axes, layout, x=f"{unit}, summed from the top", y="")
     return figure
 

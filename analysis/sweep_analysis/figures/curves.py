@@ -27,9 +27,9 @@ from sweep_analysis.figures.style import (
     spread,
 )
 
-BINS = 90
-"""Points a piece keeps at most: more than a figure of this width can show."""
-_TRUSTED = 0.05
+BINS = 120
+"""Even steps of log tokens over the whole width, in each of which a curve is averaged."""
+_TRUSTED = 0.1
 """Share of a run's tokens before which its loss only tells the initialisation; left out of the vertical scale."""
 
 
@@ -45,7 +45,9 @@ def curves_figure(curves: Sequence[LearningCurve], *, target: str = "target", la
     figure, axes = new_figure(
         layout, 19 if layout.narrow else 23, left=2.4, right=room_for([c.rung for c in drawn]), top=2.2, bottom=3.2
     )
-    thinned = {id(curve): [thin(tokens, loss) for tokens, loss in curve.pieces if len(tokens)] for curve in drawn}
+    all_tokens = np.concatenate([tokens for curve in drawn for tokens, _ in curve.pieces])
+    step = max(math.log(all_tokens.max() / max(all_tokens.min(), 1.0)) / BINS, 1e-9)
+    thinned = {id(curve): _thinned(curve, step) for curve in drawn}
     _scale(axes, layout, drawn, thinned)
     for curve in drawn:
         ink = curve.rung == target
@@ -65,19 +67,26 @@ def curves_figure(curves: Sequence[LearningCurve], *, target: str = "target", la
     return figure
 
 
-def thin(tokens: Floats, loss: Floats, bins: int = BINS) -> tuple[Floats, Floats]:
-    """The mean loss in `bins` even steps of log tokens; what is short already stays as it is."""
-    if len(tokens) <= bins:
-        return tokens, loss
+def thin(tokens: Floats, loss: Floats, step: float) -> tuple[Floats, Floats]:
+    """The mean loss in even steps of log tokens, `step` wide; both ends stay where they are."""
     x = np.log(np.maximum(tokens, 1.0))
-    edges = np.linspace(x[0], x[-1] + 1e-9, bins + 1)
-    at = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, bins - 1)
-    count = np.bincount(at, minlength=bins)
+    at = ((x - x[0]) / step).astype(np.intp)
+    count = np.bincount(at)
     kept = count > 0
-    return (
-        np.exp(np.bincount(at, weights=x, minlength=bins)[kept] / count[kept]),
-        np.bincount(at, weights=loss, minlength=bins)[kept] / count[kept],
-    )
+    mean_x = np.bincount(at, weights=x)[kept] / count[kept]
+    mean_loss = np.bincount(at, weights=loss)[kept] / count[kept]
+    mean_x[0], mean_x[-1] = x[0], x[-1]
+    return np.exp(mean_x), mean_loss
+
+
+def _thinned(curve: LearningCurve, step: float) -> list[tuple[Floats, Floats]]:
+    """The pieces, thinned; a branch begins on its trunk as drawn."""
+    pieces = [thin(tokens, loss, step) for tokens, loss in curve.pieces if len(tokens)]
+    trunk_tokens, trunk_loss = pieces[0]
+    for tokens, loss in pieces[1:]:
+        if trunk_tokens[0] <= tokens[0] <= trunk_tokens[-1]:
+            loss[0] = np.interp(tokens[0], trunk_tokens, trunk_loss)
+    return pieces
 
 
 def _scale(
@@ -87,7 +96,7 @@ def _scale(
     ends = [float(t[-1]) for _, t, _ in pieces]
     last = {id(curve): max(float(t[-1]) for t, _ in thinned[id(curve)]) for curve in curves}
     low, high = min(float(t[0]) for _, t, _ in pieces), max(ends)
-    low = max(low, min(last.values()) * _TRUSTED / 5)
+    low = max(low, min(last.values()) * _TRUSTED / 10)
     trusted = [
         float(value)
         for curve, t, loss in pieces

@@ -15,6 +15,7 @@ from sweep_analysis.figures.style import (
     FORECAST,
     GRID,
     INK,
+    MANY,
     MUTED,
     OBSERVED,
     PAPER,
@@ -33,7 +34,7 @@ def forecasts_figure(rungs: Sequence[RungOutcome], *, layout: Layout = PAPER) ->
     """Deviation of each rung from its forecast, in percent of the loss; first rung at the top.
 
     The bar is the interval by which the rung is judged, the filled point the mean deviation that is judged, small
-    rings the single records. What lies outside the picture stands at its edge with its value. Raises ValueError without rungs.
+    rings the single records. What lies outside the picture stands at its edge. Raises ValueError without rungs.
     """
     if not rungs:
         raise ValueError("nothing to draw: no rungs")
@@ -86,23 +87,24 @@ def _draw_row(axes: Axes, layout: Layout, i: int, rung: RungOutcome, reach: floa
     elif not rung.records:
         axes.annotate("no forecast", (0, i), color=MUTED, fontsize=size * 0.92, ha="center", va="center",
                       bbox={"facecolor": PAPER_WHITE, "edgecolor": "none", "pad": 2})  # fmt: skip
-    for record in rung.records:
-        for value in record.deviations:
-            x = 100 * math.expm1(value)
-            if abs(x) <= reach:
-                axes.plot(
-                    [x], [i], linestyle="none", marker="o", markersize=size * 0.36, color="none",
-                    markeredgecolor=OBSERVED, markeredgewidth=1, zorder=3,
-                    gid=f"{TIP}{rung.rung}, {format_scale(record.parameters)} on {format_scale(record.tokens)} tokens:"
-                    f" {percent(math.expm1(value), 2)}",
-                )  # fmt: skip
-    words = rung.word
+    singles = [
+        (100 * math.expm1(value), f"{format_scale(p.parameters)} on {format_scale(p.tokens)} tokens")
+        for p in rung.records
+        for value in p.deviations
+    ]
+    inside = [(x, what) for x, what in singles if abs(x) <= reach]
+    for group in [inside] if len(inside) > MANY / 4 else [[each] for each in inside]:
+        axes.plot(
+            [x for x, _ in group], [i] * len(group), linestyle="none", marker="o", markersize=size * 0.36, color="none",
+            markeredgecolor=OBSERVED, markeredgewidth=1, zorder=3,
+            gid=f"{TIP}{rung.rung}, {group[0][1]}: {percent(group[0][0] / 100, 2)}" if len(group) == 1 else None,
+        )  # fmt: skip
     if deviation is not None:
         relative = math.expm1(deviation)
         x = max(-reach, min(reach, 100 * relative))
-        inside = abs(100 * relative) <= reach
         axes.plot(
-            [x], [i], linestyle="none", marker="o" if inside else ("<" if x < 0 else ">"), markersize=size * 0.66,
+            [x], [i], linestyle="none", marker="o" if abs(100 * relative) <= reach else "<" if x < 0 else ">",
+            markersize=size * 0.66,
             color=OBSERVED, markeredgecolor=PAPER_WHITE, markeredgewidth=0.8, zorder=4, clip_on=False,
             gid=f"{TIP}{rung.rung}: mean deviation {percent(relative, 2)}",
         )  # fmt: skip
@@ -111,6 +113,6 @@ def _draw_row(axes: Axes, layout: Layout, i: int, rung: RungOutcome, reach: floa
             color=OBSERVED, fontsize=size, ha="right", va="center", annotation_clip=False,
         )  # fmt: skip
     axes.annotate(
-        words, (1, i), (4.4 * size, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+        rung.word, (1, i), (4.4 * size, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
         color=INK, fontsize=size, ha="left", va="center", annotation_clip=False,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from sweep_analysis.figures.series import Band, Foretold, Measured
 from sweep_analysis.figures.style import (
     FORECAST,
+    MANY,
     MARKERS,
     MUTED,
     OBSERVED,
@@ -55,7 +56,7 @@ def law_figure(
     _draw_measured(axes, layout, measured)
     _name_rungs(axes, layout, measured, target)
     if target is not None:
-        _draw_target(axes, layout, target)
+        _draw_target(axes, layout, target, band)
     name_axes(axes, layout, x="Training compute 6·N·D, FLOPs", y="Loss, nats per token")
     return figure
 
@@ -69,18 +70,20 @@ def _scale(
     if target is not None:
         compute.append(target.compute)
         losses += [target.low, target.high, *target.observed]
-    if band is not None:
-        if not compute:
-            compute = [float(band.compute[0]), float(band.compute[-1])]
-        shown = (band.compute >= min(compute)) & (band.compute <= max(compute))
-        losses += [float(x) for x in (*band.low[shown], *band.high[shown])]
+    if not compute and band is not None:
+        compute = [float(band.compute[0]), float(band.compute[-1])]
     span = max(math.log10(max(compute) / min(compute)), 0.5)
-    log_axis(
-        axes, "x", min(compute) * 10 ** (-0.08 * span), max(compute) * 10 ** (0.08 * span), 4 if layout.narrow else 7
-    )
-    margin = max(math.log(max(losses) / min(losses)) * 0.07, 0.01)
-    below = margin + math.log(max(losses) / min(losses)) * 0.08 + 0.004  # room for the row of names
-    loss_axis(axes, min(losses) * math.exp(-below), max(losses) * math.exp(margin))
+    begin, end = min(compute) * 10 ** (-0.08 * span), max(compute) * 10 ** (0.08 * span)
+    log_axis(axes, "x", begin, end, 4 if layout.narrow else 7)
+    if band is not None:
+        shown = (band.compute >= begin) & (band.compute <= end)
+        losses += [float(x) for x in (*band.low[shown], *band.high[shown])]
+    height = math.log(max(losses) / min(losses))
+    points = axes.get_window_extent().height
+    # In points, above the highest: a line's name; below the lowest: what the target reached, and the rungs' names.
+    over, under = 0.6 * layout.text, (4.0 if target and target.observed else 2.2) * layout.text
+    unit = max(height, 0.02) / (points - over - under)
+    loss_axis(axes, min(losses) * math.exp(-under * unit), max(losses) * math.exp(over * unit))
 
 
 def _name_lines(axes: Axes, layout: Layout, lines: Sequence[Band]) -> None:
@@ -108,13 +111,19 @@ def _name_lines(axes: Axes, layout: Layout, lines: Sequence[Band]) -> None:
 
 def _draw_measured(axes: Axes, layout: Layout, measured: Sequence[Measured]) -> None:
     ratios = sorted({m.ratio for m in measured})
-    for m in measured:
-        axes.plot(
-            [m.compute], [m.loss], linestyle="none", marker=MARKERS[ratios.index(m.ratio) % len(MARKERS)],
-            markersize=layout.text * 0.56, color=OBSERVED, markeredgecolor=PAPER_WHITE, markeredgewidth=0.7, zorder=4,
-            gid=f"{TIP}{m.rung}: {m.loss:.4f} nats/token at {format_scale(m.parameters)} parameters,"
-            f" {format_scale(m.tokens)} tokens",
-        )  # fmt: skip
+    for i, ratio in enumerate(ratios):
+        alike = [m for m in measured if m.ratio == ratio]
+        for group in [alike] if len(measured) > MANY else [[m] for m in alike]:
+            m = group[0]
+            tip = (
+                f"{TIP}{m.rung}: {m.loss:.4f} nats/token at {format_scale(m.parameters)} parameters,"
+                f" {format_scale(m.tokens)} tokens"
+            )
+            axes.plot(
+                [m.compute for m in group], [m.loss for m in group], linestyle="none",
+                marker=MARKERS[i % len(MARKERS)], markersize=layout.text * 0.56, color=OBSERVED,
+                markeredgecolor=PAPER_WHITE, markeredgewidth=0.7, zorder=4, gid=tip if len(group) == 1 else None,
+            )  # fmt: skip
 
 
 def _name_rungs(axes: Axes, layout: Layout, measured: Sequence[Measured], target: Foretold | None) -> None:
@@ -139,8 +148,8 @@ def _name_rungs(axes: Axes, layout: Layout, measured: Sequence[Measured], target
         )  # fmt: skip
 
 
-def _draw_target(axes: Axes, layout: Layout, target: Foretold) -> None:
-    """The forecast as a bar with a hollow middle, what came as a filled point; both named."""
+def _draw_target(axes: Axes, layout: Layout, target: Foretold, band: Band | None) -> None:
+    """The forecast as a bar with a hollow middle, what came as a filled point; both named, clear of the band."""
     x, right = target.compute, axes.get_xlim()[1]
     size = layout.text * 0.62
     axes.plot([x, x], [target.low, target.high], color=FORECAST, linewidth=2.4, solid_capstyle="butt", zorder=3)
@@ -149,8 +158,15 @@ def _draw_target(axes: Axes, layout: Layout, target: Foretold) -> None:
         markeredgecolor=FORECAST, markeredgewidth=1.6, zorder=4,
         gid=f"{TIP}target, forecast: {target.loss:.4f} nats/token, {target.low:.4f} to {target.high:.4f}",
     )  # fmt: skip
+    words = f"forecast {target.loss:.3f}"
+    above, below = max([target.high, *target.observed]), min([target.low, *target.observed])
+    if band is not None:
+        to_points = axes.get_window_extent().width / math.log(right / axes.get_xlim()[0])
+        begin = right * math.exp(-len(words) * 0.62 * layout.text / to_points)
+        above = max(above, float(np.interp(math.log(begin), np.log(band.compute), band.high)))
+        below = min(below, float(np.interp(math.log(right), np.log(band.compute), band.low)))
     axes.annotate(
-        f"forecast {target.loss:.3f}", (right, target.high), (0, layout.text * 0.4),
+        words, (right, above), (0, layout.text * 0.3),
         textcoords="offset points", color=FORECAST, fontsize=layout.text, ha="right", va="bottom", zorder=6,
     )  # fmt: skip
     if not target.observed:
@@ -163,6 +179,6 @@ def _draw_target(axes: Axes, layout: Layout, target: Foretold) -> None:
         )  # fmt: skip
     words = ", ".join(f"{observed:.3f}" for observed in target.observed)
     axes.annotate(
-        f"observed {words}", (right, min(target.low, *target.observed)), (0, -layout.text * 0.5),
+        f"observed {words}", (right, below), (0, -layout.text * 0.3),
         textcoords="offset points", color=OBSERVED, fontsize=layout.text, ha="right", va="top", zorder=6,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from sweep_analysis.figures.series import Misfit
 from sweep_analysis.figures.style import (
     FORECAST,
     GRID,
+    MANY,
     MARKERS,
     MUTED,
     OBSERVED,
@@ -51,14 +52,18 @@ def residuals_figure(misfits: Sequence[Misfit], *, tolerance: float | None = Non
             "tolerance", (1, 100 * tolerance), (0, 2), xycoords=("axes fraction", "data"), textcoords="offset points",
             color=MUTED, fontsize=layout.text * 0.88, ha="right", va="bottom",
         )  # fmt: skip
-    ratios = sorted({m.measured.ratio for m in misfits})
-    for misfit, residual in zip(misfits, residuals, strict=True):
-        m = misfit.measured
-        axes.plot([m.compute, m.compute], [0, residual], color=OBSERVED, linewidth=0.8, alpha=0.45, zorder=3)
-        axes.plot(
-            [m.compute], [residual], linestyle="none", marker=MARKERS[ratios.index(m.ratio) % len(MARKERS)],
-            markersize=layout.text * 0.56, color=OBSERVED, markeredgecolor=PAPER_WHITE, markeredgewidth=0.7, zorder=4,
-            gid=f"{TIP}{m.rung}, {m.ratio:g} tokens per parameter: {percent(residual / 100, 2)}",
-        )  # fmt: skip
+    axes.vlines(compute, 0, residuals, color=OBSERVED, linewidth=0.8, alpha=0.45, zorder=3)
+    ratios = [m.measured.ratio for m in misfits]
+    for i, ratio in enumerate(sorted(set(ratios))):
+        alike = [k for k, r in enumerate(ratios) if r == ratio]
+        for group in [alike] if len(misfits) > MANY else [[k] for k in alike]:
+            m, residual = misfits[group[0]].measured, residuals[group[0]]
+            axes.plot(
+                [compute[k] for k in group], [residuals[k] for k in group], linestyle="none",
+                marker=MARKERS[i % len(MARKERS)], markersize=layout.text * 0.56, color=OBSERVED,
+                markeredgecolor=PAPER_WHITE, markeredgewidth=0.7, zorder=4,
+                gid=f"{TIP}{m.rung}, {m.ratio:g} tokens per parameter: {percent(residual / 100, 2)}"
+                if len(group) == 1 else None,
+            )  # fmt: skip
     name_axes(axes, layout, x="Training compute 6·N·D, FLOPs", y="Observed against the law, % of the loss")
     return figure

@@ -34,7 +34,10 @@ ROLES = {
 """Colour as drawn → role; a page may give each role another colour at night."""
 
 MARKERS = "osD^v"
+MARKER_NAMES = ("circles", "squares", "diamonds", "triangles", "inverted triangles")
 """One marker for each token/parameter ratio; beyond five they repeat, and the lines' names tell."""
+MANY = 300
+"""Marks above which a figure draws them in one piece and without a sentence each, to stay light."""
 TIP = "tip:"
 """An artist whose gid starts so carries a sentence that a page shows when it is pointed at."""
 
@@ -153,11 +156,11 @@ def power(value: float) -> str:
 
 
 def percent(relative: float, digits: int = 1) -> str:
-    """A signed percentage with a true minus: -0.012 → −1.2 %."""
+    """A signed percentage with a true minus: -0.012 → −1.2%."""
     text = f"{100 * relative:+.{digits}f}"
     if float(text) == 0:
         text = f"{0:.{digits}f}"
-    return text.replace("-", "−") + " %"
+    return text.replace("-", "−") + "%"
 
 
 def spread(positions: Sequence[float], gap: float) -> list[float]:

@@ -13,6 +13,7 @@ from sweep_analysis.figures.style import (
     FORECAST,
     GRID,
     INK,
+    MANY,
     MUTED,
     OBSERVED,
     PAPER,
@@ -57,7 +58,9 @@ def timeline_figure(bars: Sequence[Bar], marks: Sequence[Mark] = (), *, layout: 
             color=INK, fontsize=layout.text, ha="right", va="center", annotation_clip=False,
         )  # fmt: skip
         for bar in (b for b in bars if b.rung == rung):
-            _draw_bar(axes, bar, top + 0.45 + runs.index(bar.run) * lane, lane, size, unit)
+            tip = f"{TIP}{rung}, {bar.run}: {bar.outcome}, {bar.start / size:.1f} to {bar.end / size:.1f} {unit}"
+            y = top + 0.45 + runs.index(bar.run) * lane
+            _draw_bar(axes, bar, y, lane, size, tip if len(bars) <= MANY else None)
         for mark in (m for m in marks if m.rung == rung):
             _draw_mark(axes, layout, mark, middle, size, unit)
         top = bottom
@@ -76,15 +79,14 @@ def _rows(bars: Sequence[Bar], marks: Sequence[Mark]) -> dict[str, list[str]]:
     return rows
 
 
-def _draw_bar(axes: Axes, bar: Bar, y: float, lane: float, size: float, unit: str) -> None:
+def _draw_bar(axes: Axes, bar: Bar, y: float, lane: float, size: float, tip: str | None) -> None:
     whole = bar.outcome in _WHOLE
-    axes.barh(
+    drawn = axes.barh(
         y + lane / 2, (bar.end - bar.start) / size, left=bar.start / size, height=0.72 * lane,
         color=MUTED if whole else "none", alpha=0.55 if whole else 1, edgecolor="none" if whole else MUTED,
         linewidth=0 if whole else 0.8, hatch=None if whole else "////", zorder=2,
-    )[0].set_gid(
-        f"{TIP}{bar.rung}, {bar.run}: {bar.outcome}, {bar.start / size:.1f} to {bar.end / size:.1f} {unit}"
     )  # fmt: skip
+    drawn[0].set_gid(tip)
 
 
 def _draw_mark(axes: Axes, layout: Layout, mark: Mark, y: float, size: float, unit: str) -> None:

@@ -28,7 +28,6 @@ def forecast_table(ladder: Ladder) -> Markup:
         tag("th", "N", scope="col"),
         tag("th", "D", scope="col"),
         tag("th", "Forecast", scope="col"),
-        tag("th", "Interval", scope="col"),
         tag("th", "Observed", scope="col"),
         tag("th", "Off by", scope="col"),
     )
@@ -37,7 +36,7 @@ def forecast_table(ladder: Ladder) -> Markup:
         if rung.forecast is None:
             continue
         title: list[Child] = [tag("b", rung_name(rung)), f" {outcome_word(rung)}"]
-        rows = [tag("tr", tag("th", *title, colspan="6", scope="rowgroup"), class_="group")]
+        rows = [tag("tr", tag("th", *title, colspan="5", scope="rowgroup"), class_="group")]
         predictions = foretold(ladder, rung)
         if not predictions:
             rows += _unforeseen(ladder, rung)
@@ -48,8 +47,12 @@ def forecast_table(ladder: Ladder) -> Markup:
                     "tr",
                     tag("td", format_scale(p.parameters)),
                     tag("td", format_scale(p.tokens)),
-                    tag("td", f"{p.loss:.4f}", class_="forecast"),
-                    tag("td", f"{p.low:.3f} – {p.high:.3f}", class_="forecast"),
+                    tag(
+                        "td",
+                        tag("span", f"{p.loss:.4f}", class_="forecast"),
+                        " ",
+                        tag("span", f"{p.low:.3f} – {p.high:.3f}", class_="interval"),
+                    ),
                     tag("td", "not yet" if observed is None else f"{observed:.4f}", class_="observed"),
                     tag("td", "" if observed is None else percent(observed / p.loss - 1)),
                 )
@@ -65,7 +68,7 @@ def _unforeseen(ladder: Ladder, rung: RungStatus) -> list[Markup]:
             "tr",
             tag("td", format_scale(r.parameters.total)),
             tag("td", format_scale(r.tokens)),
-            tag("td", "none", colspan="2", class_="quiet"),
+            tag("td", "none", class_="quiet"),
             tag("td", f"{r.loss:.4f}", class_="observed"),
             tag("td", ""),
         )
@@ -166,7 +169,8 @@ def law_table(ladder: Ladder) -> Markup:
     ]
     head = tag(
         "tr",
-        *(tag("th", each, scope="col") for each in ("Constant", "Value", "Interval", "What it is")),
+        *(tag("th", each, scope="col") for each in ("Constant", "Value", "Interval")),
+        tag("th", "What it is", scope="col", class_="meaning"),
     )
     caption = tag("caption", f"Fitted to {law.records} records; the fit is {law.fit_status}.")
     parts: list[Child] = [_equation(law.name)]
@@ -197,7 +201,7 @@ def _outlook(ladder: Ladder) -> list[str]:
         said.append(f"Phase {_spaced(law.phase)}, pattern {_spaced(law.pattern)}.")
     if target.optimal_parameters is not None and target.optimal_tokens is not None:
         said.append(
-            f"By this law the target's compute is best spent on {_sizes(target.optimal_parameters)} parameters"
+            f"By this law the target’s compute is best spent on {_sizes(target.optimal_parameters)} parameters"
             f" and {_sizes(target.optimal_tokens)} tokens."
         )
     return said

@@ -9,6 +9,7 @@ from importlib.resources import files
 from matplotlib.figure import Figure
 
 from sweep_analysis.figures import (
+    Measured,
     cost_figure,
     curves_figure,
     forecasts_figure,
@@ -16,7 +17,7 @@ from sweep_analysis.figures import (
     residuals_figure,
     timeline_figure,
 )
-from sweep_analysis.figures.style import Layout, percent, power
+from sweep_analysis.figures.style import MARKER_NAMES, Layout, percent, power
 from sweep_analysis.gate import Outcome
 from sweep_operator.api import RungState
 from sweep_operator.report import details, plots
@@ -80,7 +81,7 @@ def _facts(ladder: Ladder) -> Markup:
     facts.append(("Rungs promoted", f"{done} of {len(names)}", f"{passed} judged and passed"))
     unit, per_hour = plots.cost_unit(ladder)
     spent = status.spent.gpu_seconds / 3600 * per_hour
-    facts.append(("Spent", f"{amount(spent)} {unit}", f"{power(status.spent.flops)} FLOPs"))
+    facts.append((f"{unit} spent", amount(spent), f"{power(status.spent.flops)} FLOPs"))
     kinds = {"Target, forecast": "forecast", "Target, observed": "observed"}
     return tag(
         "dl",
@@ -97,7 +98,7 @@ def _sections(ladder: Ladder) -> list[Markup]:
         _law(ladder),
         _forecasts(ladder),
         _section("Verdicts", "What the gate said of each rung, check by check.", details.verdicts(ladder)),
-        _section("The law’s constants", "With intervals from refits of resampled records.", details.law_table(ladder)),
+        _section("The law’s constants", "As last fitted, with the interval of each.", details.law_table(ladder)),
         _residuals(ladder),
         _curves(ladder),
         _timeline(ladder),
@@ -144,6 +145,7 @@ def _law(ladder: Ladder) -> Markup:
             f"Points are measured losses; the line is the law along the target’s {band.ratio:g} tokens per parameter,"
             f" the band its {band.confidence:.0%} interval for a single run. Both use every promoted rung."
         )
+    caption += _shapes(records)
     if target is not None:
         alternative += (
             f" The target is forecast at {loss(target.loss)}, between {loss(target.low)} and {loss(target.high)}."
@@ -157,6 +159,15 @@ def _law(ladder: Ladder) -> Markup:
         return law_figure(records, band=band, lines=lines, target=target, layout=layout)
 
     return _section(title, caption, _drawn("law", alternative, draw))
+
+
+def _shapes(records: list[Measured]) -> str:
+    """Which marker stands for which token/parameter ratio."""
+    ratios = sorted({m.ratio for m in records})
+    if not 1 < len(ratios) <= len(MARKER_NAMES):
+        return ""
+    named = ", ".join(f"{shape} {ratio:g}" for shape, ratio in zip(MARKER_NAMES, ratios, strict=False))
+    return f" By tokens per parameter: {named}."
 
 
 def _forecasts(ladder: Ladder) -> Markup:
@@ -185,7 +196,7 @@ def _residuals(ladder: Ladder) -> Markup:
         f"Residuals of {len(misfits)} records; the largest is {percent(off, 2)}, at rung {worst.measured.rung}."
     )
     tolerance = ladder.sweep.spec.gate.tolerance
-    caption += " Shapes tell the token/parameter ratios apart, as above."
+    caption += _shapes([m.measured for m in misfits])
     figure = _drawn(
         "residuals", alternative, lambda layout: residuals_figure(misfits, tolerance=tolerance, layout=layout)
     )

@@ -113,14 +113,14 @@ def _target_came(ladder: Ladder, rung: RungStatus, observed: float) -> Headline:
     where = "inside" if forecast.low <= observed <= forecast.high else "outside"
     distance = (
         "exactly as forecast"
-        if percent(off) == "0.0 %"
+        if percent(off) == "0.0%"
         else f"{percent(abs(off)).lstrip('+')} " + ("above" if off > 0 else "below")
     )
     return Headline(
         f"The target was forecast to reach {loss(forecast.value)} nats per token, and reached {loss(observed)}.",
         f"That is {distance}, {where} the {outcome.confidence:.0%} interval of {between(forecast)}, which was written"
         f" down before the run began: from {outcome.records} records of {outcome.rungs} rungs, the largest of which"
-        f" used {1 / outcome.jump:.0%} of the target's compute.",
+        f" used {1 / outcome.jump:.0%} of the target’s compute.",
     )
 
 
