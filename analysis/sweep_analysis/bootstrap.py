@@ -16,7 +16,7 @@ from sweep_analysis.fit import Fit, Interval
 from sweep_analysis.laws.base import Array
 
 BATCH_NUMBERS = 16_384  # points in one batch of refits: what keeps its Jacobian in cache
-TOLERANCE = 1e-7
+TOLERANCE = 1e-9
 SEED = 0
 Method: TypeAlias = Literal["cases", "parametric"]
 

@@ -230,6 +230,8 @@ def envelope_frontier(records: Records, *, confidence: float = 0.95, seed: int =
         x, y = np.log(grid[known]), np.log(leading)
         # each leading size counts once, at the middle of its reign: the envelope's values are not independent
         sizes = np.unique(leading)
+        if len(sizes) >= 5:  # the reigns of the smallest and the largest are cut short by the range of the runs
+            sizes = sizes[1:-1]
         if len(sizes) < 3:
             return np.nan, np.nan, x, leading
         middle = np.array([x[leading == s].mean() for s in sizes])

@@ -32,8 +32,8 @@ class ConstantOffset(Law):
 class Compared(Law):
     """One law between two corpora: ln L2 = ln L1 + offset + slope·ln C, each half of that away from the law.
 
-    The corpus is −1/2 or +1/2, so that neither is the measure of the other. ln C is ln N + ln D on a surface. The offset
-    stands at C = 1, far from any record: `compare.py` restates it at their centre.
+    The corpus is −1/2 or +1/2, so that neither is the measure of the other. ln C is ln N + ln D on a surface. The
+    offset stands at C = 1, far from any record: `compare.py` restates it at their centre.
     """
 
     residual = "relative"

@@ -1,0 +1,106 @@
+"""`python -m sweep_analysis.laws`: the page of the laws, from their declarations.
+
+Owns the layout of docs/laws.md; a test holds that page against this command.
+"""
+
+import sys
+
+from sweep_analysis.laws import LAWS
+from sweep_analysis.laws.base import Law
+
+FAMILIES = {
+    "Loss over size, data and compute": (
+        "Chinchilla", "SaturatingCompute", "OverTraining", "BrokenPower", "KaplanParameters", "KaplanTokens",
+        "KaplanCompute", "KaplanParametersTokens", "KaplanParametersSteps",
+    ),
+    "Data and architecture": ("RepeatedData", "FineGrainedExperts", "RoutedExperts", "ContextLength"),
+    "After pre-training": (
+        "FineTuning", "InstructionData", "DownstreamSigmoid", "DownstreamExponential", "RewardBestOfN",
+        "RewardReinforcement", "ConstantOffset",
+    ),
+    "Batch and learning rate": ("CriticalBatch", "BatchTradeoff", "StepLearningRate", "StepBatch"),
+}  # fmt: skip
+
+INTRODUCTION = """# Laws
+
+Written by `python -m sweep_analysis.laws > docs/laws.md` from the declarations in `analysis/sweep_analysis/laws/`.
+
+```python
+import sweep_analysis as sa
+
+fit = sa.fit("runs.csv", law="Chinchilla", columns={"parameters": "N", "tokens": "D", "loss": "L"})
+fit                                            # constants with intervals, status, condition number
+fit.forecast(parameters=7e9, tokens=1.4e11)    # loss with an interval that covers what comes next
+sa.choose("runs.csv")                          # which law would have forecast these records best
+sa.optimal_split(fit, 1e23)                    # parameters and tokens for a budget
+```
+
+`records` may be Record objects, a dict of arrays, a list of dicts, a pandas or polars frame, or the path of a CSV, JSON
+lines or Parquet file. N counts parameters by one convention for all records, D training tokens; losses are nats per
+token; C is 6·N·D training FLOPs.
+
+**What is minimised.** The sum over records of Huber(delta = 1e-3) of ln(predicted) − ln(observed); for laws of
+accuracy, error and reward, squares of predicted − observed. `delta`, `residual` and `asymmetry` change it. For fixed
+exponents most laws are linear in their other constants: exact non-negative least squares on a grid of exponents finds
+the basins, and a damped Newton method on the active set of the Huber loss polishes the best of them. Everything is done
+in units of the records' geometric means, and records are sorted first, so that units change nothing but the constants,
+and order nothing at all.
+
+**Intervals.** `fit.parameters` come from the sandwich covariance (records of one run are one cluster);
+`sa.bootstrap(fit, 4000)` refits. Both are about the constants alone, and much too narrow for a run beyond the data:
+`fit.forecast` asks the calibrated method for the Chinchilla surface. All other laws forecast with the spread of their
+refits, and never gate a ladder.
+
+**A fit that was refused is a value**: `fit.status` and `fit.message` say what is missing and what would supply it.
+
+| status | meaning |
+|---|---|
+| `Converged` | the minimum was found and the records determine every constant |
+| `AtBound` | a constant ended where the data no longer determine it |
+| `IllConditioned` | constants can trade off against each other; predictions near the data still hold |
+| `NotConverged` | the minimiser stopped early; look for outliers |
+| `TooFewPoints` | not more records than constants; nothing is fitted |
+| `Unidentified` | the design cannot tell the constants apart (one token/parameter ratio, say); nothing is fitted |
+
+**Choosing among laws.** `sa.choose(records)` fits each law to the first rungs, asks it for the next, and so on: the
+lowest held-out error wins, or a law with fewer constants where it is within one standard error. With fewer than seven
+rungs a law without a floor is never preferred to one with. What was ruled out is said, and why.
+
+**Approaches 1 and 2 of Chinchilla** read the frontier off the runs: `sa.envelope_frontier(curves)` from learning curves
+(rows with a `run`), `sa.isoflop_frontier(records)` from IsoFLOP curves. `sa.optimal_split(fit, flops)` is approach 3,
+with `inference_tokens=` for models that will serve; `sa.penalty(fit, N, D)` prices any other split.
+
+**Two corpora**: `sa.compare_corpora(first, second)` fits one law to both, with an offset and a slope between them, and
+tests whether they differ; `sa.offset_test(records)` tests whether loss on another text is the loss plus a constant.
+
+**Over-fitting** (Kaplan et al. 2020): `laws.kaplan.tokens_against_overfitting(N)` = 5·10³·N^0.74 tokens keep its cost
+below noise, and `laws.kaplan.overfitting(constants, N, D)` is that cost.
+
+**Loss → metric**: `sa.compound(metric_fit, fit.forecast(...).loss)` carries the loss's interval through the second law.
+"""
+
+
+def page() -> str:
+    """docs/laws.md."""
+    assert {name for names in FAMILIES.values() for name in names} == set(LAWS), "every law stands in one family"
+    parts = [INTRODUCTION]
+    for family, names in FAMILIES.items():
+        parts.append(f"## {family}\n")
+        parts += [_entry(LAWS[name]) for name in names]
+    return "\n".join(parts)
+
+
+def _entry(law: Law) -> str:
+    lines = [f"### {law.name}", "", f"$${law.equation}$$", "", f"{law.citation}.", ""]
+    lines += [f"*Use it for*: {law.use}", "", f"*It cannot tell*: {law.limits}", ""]
+    axes = ", ".join(f"`{a.name}` ({a.symbol}, {a.unit})" for a in law.axes)
+    lines += [f"Columns: {axes} → `{law.response}` ({law.response_unit}).", ""]
+    lines += ["| constant | unit | meaning | published |", "|---|---|---|---|"]
+    for c in law.constants:
+        published = f"{law.published[c.name]:.6g}" if c.name in law.published else ""
+        lines.append(f"| {c.name} | {c.unit} | {c.meaning} | {published} |")
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
