@@ -4,7 +4,7 @@ Owns the arithmetic of a dense decoder's shape (RMSNorm, RoPE, SwiGLU, no biases
 and a test holds its count against the one here.
 """
 
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Literal
 
 from pydantic import Field
@@ -38,12 +38,12 @@ class Shape(Document):
     def head_size(self) -> int:
         return self.width // self.heads
 
-    @cached_property
+    @property
     def embedding_parameters(self) -> int:
         """Parameters of the embedding, and of the output projection when it is not tied."""
         return self.vocabulary * self.width * (1 if self.tied_embeddings else 2)
 
-    @cached_property
+    @property
     def non_embedding_parameters(self) -> int:
         """Attention 4w², SwiGLU 3wh and two norms a layer, and the final norm."""
         w = self.width

@@ -64,7 +64,7 @@ class PlainTorch:
         self.parameters = sum(p.numel() for p in self.model.parameters())
         self._optimizer = FlatAdamW(self.model, hyper.optimizer)
         self._bf16 = hyper.precision == "bf16"
-        objection = "the precision is bf16" if self._bf16 else agrees(self.model)
+        objection = "the precision is bf16" if self._bf16 else agrees(hyper.shape)
         self._fused = FusedLoss(self.model) if objection is None else None
         self.path = "hand-derived gradients" if objection is None else f"autograd, because {objection}"
         self._measured: list[tuple[torch.Tensor, torch.Tensor]] = []

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sweep_analysis.recipe import Optimizer
+from sweep_analysis.shape import Shape
 from sweep_trainer.model import NORM_EPS, Block, Decoder
-from sweep_trainer.optim import gradient_of
+from sweep_trainer.optim import FlatAdamW, gradient_of
 
 _attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _attention_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -167,11 +169,17 @@ def head_weight(model: Decoder) -> Tensor:
     return model.head * model.norm
 
 
-def agrees(model: Decoder) -> str | None:
-    """None when the hand-derived gradients equal autograd's on a small batch, else why the plain model must be used."""
+def agrees(shape: Shape) -> str | None:
+    """None when the hand-derived gradients equal autograd's on this machine, else why the plain model must be used.
+
+    Tried on one block of the shape with random weights: zeros, as training starts from, hide mistakes.
+    """
     generator = torch.Generator().manual_seed(0)
-    T = min(len(model.rotation), 16)
-    tokens = torch.randint(0, model.shape.vocabulary, (2, T + 1), generator=generator)
+    model = Decoder(shape.changed(layers=1), 16, seed=0)
+    FlatAdamW(model, Optimizer())  # for the gradients that it allocates
+    for p in model.parameters():
+        p.data.add_(torch.randn(p.shape, generator=generator), alpha=0.1)
+    tokens = torch.randint(0, shape.vocabulary, (2, 17), generator=generator)
     try:
         loss = FusedLoss(model).loss_and_gradients(tokens)
         by_hand = [gradient_of(p).clone() for p in model.parameters()]

