@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sweep_analysis.forecast import NoForecast
 
 SAMPLE = 400  # points that choose the basins
+SAME = 0.05  # starts that least squares brought this close (in any logarithm) are one
 IDLE = 1e-4  # a term whose largest share of the value is below this says nothing above the noise of any seed
 CONDITION_LIMIT = 1e5  # of the scaled Jacobian; two ratios give a few hundred, a single one 1e7
 
@@ -251,10 +252,19 @@ def _best(form: Law, x: Sequence[Array], y: Array, goal: solve.Objective) -> tup
         start = rough.z[[int(np.argmin(rough.objective))]]
     elif goal.delta < np.inf:
         # least squares first: the Huber objective far from its minimum is nearly flat in the exponents
-        start = solve.minimise(form, x, y, start, smooth, tolerance=1e-4, iterations=12).z
+        start = _distinct(solve.minimise(form, x, y, start, smooth, tolerance=1e-4, iterations=12))
     best = solve.minimise(form, x, y, start, goal)
     i = int(np.argmin(best.objective))
     return best.z[i], float(best.objective[i]), bool(best.converged[i])
+
+
+def _distinct(rough: solve.Solution) -> Array:
+    """The minima that differ, best first: most starts end in the same one."""
+    kept: list[Array] = []
+    for i in np.argsort(rough.objective, kind="stable"):
+        if all(np.abs(rough.z[i] - z).max() > SAME for z in kept):
+            kept.append(rough.z[i])
+    return np.array(kept)
 
 
 def _refused(table: Table, form: Law, status: FitStatus, message: str, goal: solve.Objective, confidence: float) -> Fit:
@@ -276,7 +286,7 @@ def _refused(table: Table, form: Law, status: FitStatus, message: str, goal: sol
 
 
 def _judge(form: Law, z: Array, J: Array, converged: bool, condition: float) -> tuple[FitStatus, str]:
-    low, high = solve.bounds_of(form)
+    low, high = form.bounds
     edge = [n for n, v, a, b in zip(form.names, z, low, high, strict=True) if v <= a + 1e-9 or v >= b - 1e-9]
     if edge:
         return FitStatus.AT_BOUND, (

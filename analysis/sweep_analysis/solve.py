@@ -51,15 +51,10 @@ class Solution:
     iterations: NDArray[np.int64]  # (R,)
 
 
-def bounds_of(law: Law) -> tuple[Array, Array]:
-    """Lowest and highest coordinates (k,), (k,)."""
-    low = np.array([np.log(c.low) if c.positive else c.low for c in law.constants])
-    high = np.array([np.log(c.high) if c.positive else c.high for c in law.constants])
-    return low, high
-
-
 def constants_of(law: Law, z: Array) -> Array:
     """Coordinates (R, k) → constants (R, k)."""
+    if law.positive.all():
+        return np.exp(z)
     return np.where(law.positive, np.exp(np.where(law.positive, z, 0.0)), z)
 
 
@@ -122,7 +117,7 @@ def minimise(
     tolerance: relative decrease of the objective that the next step would bring, below which a fit has converged.
     """
     target, delta = goal.target(y), goal.delta
-    low, high = bounds_of(law)
+    low, high = law.bounds
     z = np.clip(np.array(start, dtype=np.float64), low, high)
     count, k = z.shape
     target = np.atleast_2d(target)
@@ -139,20 +134,25 @@ def minimise(
         for step in range(iterations):
             size = np.maximum(np.abs(r), 1e-300)
             sided = goal.sided(r, w)
-            gradient = product(J, (sided * np.clip(r, -delta, delta))[:, None, :])[:, :, 0]
+            gradient = product(J, (sided * np.minimum(np.maximum(r, -delta), delta))[:, None, :])[:, :, 0]
             curvature = sided * ((size <= delta) + damping[:, None] * np.minimum(1.0, delta / size))
             H = product(J * curvature[:, None, :], J)
             held = ((z <= low) & (gradient > 0)) | ((z >= high) & (gradient < 0))
-            H = np.where(held[:, :, None] | held[:, None, :], 0.0, H)
-            diagonal = np.einsum("rii->ri", H).copy()
+            at_edge = bool(held.any())
+            if at_edge:
+                H = np.where(held[:, :, None] | held[:, None, :], 0.0, H)
+                gradient = np.where(held, 0.0, gradient)
+            diagonal = np.einsum("rii->ri", H)  # a view: what is added below is added to H
             top = diagonal.max(1, keepdims=True) + 1e-300
-            H[:, range(k), range(k)] += 1e-11 * top + np.where(held, top, 0.0) + damping[:, None] * 1e-6 * diagonal
-            gradient = np.where(held, 0.0, gradient)
+            diagonal *= 1.0 + 1e-6 * damping[:, None]
+            diagonal += 1e-11 * top
+            if at_edge:
+                diagonal += np.where(held, top, 0.0)
             move = -np.linalg.solve(H, gradient[:, :, None])[:, :, 0]
             move /= np.maximum(1.0, np.abs(move).max(1, keepdims=True) / LARGEST_STEP)
             predicted = -0.5 * (gradient * move).sum(1)
 
-            z_new = np.clip(z + move, low, high)
+            z_new = np.minimum(np.maximum(z + move, low), high)
             r_new, J_new = residuals(law, z_new, x, target, goal.relative)
             objective_new = (goal.sided(r_new, w) * huber(r_new, delta)).sum(1)
             better = objective_new <= objective  # False for NaN
@@ -160,8 +160,9 @@ def minimise(
             settled = small & (damping <= 1.0)
             stuck = ~better & (damping > 1e9)
             damping = np.where(better, np.maximum(0.2 * damping, 1e-7), 8.0 * damping)
-            z = np.where(better[:, None], z_new, z)
-            objective = np.where(better, objective_new, objective)
+            all_better = bool(better.all())
+            z = z_new if all_better else np.where(better[:, None], z_new, z)
+            objective = objective_new if all_better else np.where(better, objective_new, objective)
             used[live] += 1
             ended = settled | stuck
             if step == iterations - 1 or ended.any():
@@ -176,7 +177,7 @@ def minimise(
                 floor, w = floor[keep], w[keep]
                 target = target if len(target) == 1 else target[keep]
                 better, r, J, r_new, J_new = better[keep], r[keep], J[keep], r_new[keep], J_new[keep]
-            if better.all():
+            if all_better:
                 r, J = r_new, J_new
             else:
                 r = np.where(better[:, None], r_new, r)

@@ -8,6 +8,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
@@ -76,10 +77,17 @@ class Law(ABC):
     def names(self) -> tuple[str, ...]:
         return tuple(c.name for c in self.constants)
 
-    @property
+    @cached_property
     def positive(self) -> NDArray[np.bool_]:
         """(k,) which constants are fitted as logarithms."""
         return np.array([c.positive for c in self.constants])
+
+    @cached_property
+    def bounds(self) -> tuple[Array, Array]:
+        """Lowest and highest coordinates (k,), (k,) in the fit's own units."""
+        low = np.array([np.log(c.low) if c.positive else c.low for c in self.constants])
+        high = np.array([np.log(c.high) if c.positive else c.high for c in self.constants])
+        return low, high
 
     def coordinates(self, values: Mapping[str, Any], units: Mapping[str, float] | None = None) -> list[Array]:
         """Axis values as `evaluate` wants them. units: divisor of each logarithmic axis, 1 where not given.

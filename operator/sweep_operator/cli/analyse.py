@@ -4,13 +4,12 @@ Owns the reading of options and the printed forms. The statistics are `sweep_ana
 """
 
 import argparse
-import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sweep_operator.cli.errors import Exit, InputError
+from sweep_operator.cli.output import add_output, write
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
@@ -26,7 +25,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     )
     parser.add_argument("--confidence", type=_share, default=0.95, help="of intervals (default: 0.95)")
     parser.add_argument("--drop-missing", action="store_true", help="leave out rows without a needed value")
-    parser.add_argument("-o", "--output", choices=("table", "json", "yaml"), default="table", help="printed form")
+    add_output(parser)
     if name == "forecast":
         parser.add_argument(
             "--at",
@@ -68,7 +67,7 @@ def _fit(options: argparse.Namespace) -> int:
             result = bootstrap(result, options.bootstrap).applied(result)
     except ValueError as error:
         raise InputError(str(error)) from None
-    _print(result.to_json(), text_of(result), options.output)
+    _show(result.to_json(), text_of(result), options.output)
     if options.output != "table":
         for note in ([] if result.status == "Converged" else [result.message]) + list(result.warnings):
             print(f"scalingsweep fit: {note}", file=sys.stderr)
@@ -99,23 +98,17 @@ def _forecast(options: argparse.Namespace) -> int:
         f"{result.form.response} {loss.value:.4f}  [{loss.low:.4f}, {loss.high:.4f}] at {100 * loss.confidence:g} %\n"
         f"at {at}: {told.jump:.3g} times the largest compute of {result.records} records; {told.law}"
     )
-    _print(told.to_json(), text, options.output)
+    _show(told.to_json(), text, options.output)
     for note in result.warnings:
         print(f"scalingsweep forecast: {note}", file=sys.stderr)
     return Exit.DONE
 
 
-def _print(document: Mapping[str, Any], text: str, output: str) -> None:
-    if output == "json":
-        print(json.dumps(document, allow_nan=False))
-    elif output == "yaml":
-        from ruamel.yaml import YAML
-
-        yaml = YAML()
-        yaml.default_flow_style = False
-        yaml.dump(dict(document), sys.stdout)
-    else:
+def _show(document: dict[str, Any], text: str, form: str) -> None:
+    if form == "table":
         print(text)
+    else:
+        write(document, form)
 
 
 def _pairs(text: str, example: str) -> dict[str, str]:
