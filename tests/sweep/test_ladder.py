@@ -120,7 +120,8 @@ def test_a_target_that_cannot_reach_its_loss_ends_the_sweep_as_not_worth_it(mani
 
 def test_a_rung_trained_at_a_wrong_learning_rate_is_told_from_a_broken_law_and_rerun_whole(manifest):
     def detuned(run: Run, tokens: int) -> float:
-        return healthy(run, tokens) * (1.0 + 0.012 * math.log(run.learning_rate_factor) ** 2)
+        tuned = healthy(run.changed(learning_rate_factor=1.0), tokens)
+        return tuned * (1.0 + 0.012 * math.log(run.learning_rate_factor) ** 2)
 
     sweep = manifest()
     rungs = [r.to_json() for r in sweep.spec.ladder.rungs]
