@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from sweep_analysis.figures.series import Floats, LearningCurve
 from sweep_analysis.figures.style import (
     INK,
+    MANY,
     MUTED,
     OBSERVED,
     PAPER,
@@ -49,6 +50,7 @@ def curves_figure(curves: Sequence[LearningCurve], *, target: str = "target", la
     step = max(math.log(all_tokens.max() / max(all_tokens.min(), 1.0)) / BINS, 1e-9)
     thinned = {id(curve): _thinned(curve, step) for curve in drawn}
     _scale(axes, layout, drawn, thinned)
+    many = sum(len(curve.measured) for curve in drawn) > MANY
     for curve in drawn:
         ink = curve.rung == target
         for tokens, loss in thinned[id(curve)]:
@@ -56,11 +58,11 @@ def curves_figure(curves: Sequence[LearningCurve], *, target: str = "target", la
                 tokens, loss, color=INK if ink else MUTED, linewidth=1.3 if ink else 0.9, alpha=1 if ink else 0.75,
                 zorder=3 if ink else 2, gid=f"{TIP}{curve.rung}: {curve.run}",
             )  # fmt: skip
-        for tokens_at, loss_at in curve.measured:
+        for points in [curve.measured] if many else [(point,) for point in curve.measured]:
             axes.plot(
-                [tokens_at], [loss_at], linestyle="none", marker="o", markersize=layout.text * 0.46, color=OBSERVED,
-                markeredgecolor=PAPER_WHITE, markeredgewidth=0.6, zorder=4,
-                gid=f"{TIP}{curve.rung}: {loss_at:.4f} nats/token on validation text",
+                [tokens for tokens, _ in points], [loss for _, loss in points], linestyle="none", marker="o",
+                markersize=layout.text * 0.46, color=OBSERVED, markeredgecolor=PAPER_WHITE, markeredgewidth=0.6,
+                zorder=4, gid=None if many else f"{TIP}{curve.rung}: {points[0][1]:.4f} nats/token on validation text",
             )  # fmt: skip
     _name_ends(axes, layout, drawn, thinned)
     name_axes(axes, layout, x="Training tokens", y="Training loss, nats per token")

@@ -16,6 +16,7 @@ from sweep_analysis.figures.style import (
     GRID,
     INK,
     MANY,
+    MOST,
     MUTED,
     OBSERVED,
     PAPER,
@@ -26,6 +27,7 @@ from sweep_analysis.figures.style import (
     new_figure,
     percent,
     room_for,
+    sample,
 )
 from sweep_analysis.scale import format_scale
 
@@ -43,7 +45,7 @@ def forecasts_figure(rungs: Sequence[RungOutcome], *, layout: Layout = PAPER) ->
         layout,
         len(rungs) * row + 4.8,
         left=room_for([r.rung for r in rungs]),
-        right=room_for([r.word for r in rungs]) + 3.0,
+        right=room_for([r.word for r in rungs]) + 3.3,
         top=1.6,
         bottom=3.2,
     )
@@ -56,8 +58,9 @@ def forecasts_figure(rungs: Sequence[RungOutcome], *, layout: Layout = PAPER) ->
     axes.set_xticks(ticks, [percent(t / 100, 0 if step >= 1 else 1) for t in ticks])
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.set_yticks([])
+    many = sum(len(rung.records) for rung in rungs) > MANY
     for i, rung in enumerate(rungs):
-        _draw_row(axes, layout, i, rung, reach)
+        _draw_row(axes, layout, i, rung, reach, most=MOST // len(rungs), together=many)
     name_axes(axes, layout, x="Observed against forecast loss", y="")
     return figure
 
@@ -71,7 +74,9 @@ def _reach(rungs: Sequence[RungOutcome]) -> float:
     return max(1.12 * inner, min(1.12 * max(misses, default=0.0), 3 * inner), 0.5)
 
 
-def _draw_row(axes: Axes, layout: Layout, i: int, rung: RungOutcome, reach: float) -> None:
+def _draw_row(
+    axes: Axes, layout: Layout, i: int, rung: RungOutcome, reach: float, *, most: int, together: bool
+) -> None:
     size = layout.text
     axes.annotate(
         rung.rung, (0, i), (-0.6 * size, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
@@ -92,8 +97,8 @@ def _draw_row(axes: Axes, layout: Layout, i: int, rung: RungOutcome, reach: floa
         for p in rung.records
         for value in p.deviations
     ]
-    inside = [(x, what) for x, what in singles if abs(x) <= reach]
-    for group in [inside] if len(inside) > MANY / 4 else [[each] for each in inside]:
+    inside = sample([(x, what) for x, what in singles if abs(x) <= reach], most)
+    for group in [inside] if together else [[each] for each in inside]:
         axes.plot(
             [x for x, _ in group], [i] * len(group), linestyle="none", marker="o", markersize=size * 0.36, color="none",
             markeredgecolor=OBSERVED, markeredgewidth=1, zorder=3,
@@ -101,7 +106,7 @@ def _draw_row(axes: Axes, layout: Layout, i: int, rung: RungOutcome, reach: floa
         )  # fmt: skip
     if deviation is not None:
         relative = math.expm1(deviation)
-        x = max(-reach, min(reach, 100 * relative))
+        x = max(-0.985 * reach, min(0.985 * reach, 100 * relative))
         axes.plot(
             [x], [i], linestyle="none", marker="o" if abs(100 * relative) <= reach else "<" if x < 0 else ">",
             markersize=size * 0.66,
@@ -109,10 +114,10 @@ def _draw_row(axes: Axes, layout: Layout, i: int, rung: RungOutcome, reach: floa
             gid=f"{TIP}{rung.rung}: mean deviation {percent(relative, 2)}",
         )  # fmt: skip
         axes.annotate(
-            percent(relative), (1, i), (3.9 * size, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+            percent(relative), (1, i), (4.2 * size, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
             color=OBSERVED, fontsize=size, ha="right", va="center", annotation_clip=False,
         )  # fmt: skip
     axes.annotate(
-        rung.word, (1, i), (4.4 * size, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+        rung.word, (1, i), (4.7 * size, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
         color=INK, fontsize=size, ha="left", va="center", annotation_clip=False,
     )  # fmt: skip

@@ -25,6 +25,7 @@ from sweep_analysis.figures.style import (
     loss_axis,
     name_axes,
     new_figure,
+    sample,
 )
 from sweep_analysis.scale import format_scale
 
@@ -111,9 +112,13 @@ def _name_lines(axes: Axes, layout: Layout, lines: Sequence[Band]) -> None:
 
 def _draw_measured(axes: Axes, layout: Layout, measured: Sequence[Measured]) -> None:
     ratios = sorted({m.ratio for m in measured})
+    drawn = sample(measured)
     for i, ratio in enumerate(ratios):
-        alike = [m for m in measured if m.ratio == ratio]
-        for group in [alike] if len(measured) > MANY else [[m] for m in alike]:
+        alike = [m for m in drawn if m.ratio == ratio]
+        groups = [[m] for m in alike]
+        if len(measured) > MANY:
+            groups = [group for used in (True, False) if (group := [m for m in alike if m.used is used])]
+        for group in groups:
             m = group[0]
             tip = (
                 f"{TIP}{m.rung}: {m.loss:.4f} nats/token at {format_scale(m.parameters)} parameters,"
@@ -121,8 +126,9 @@ def _draw_measured(axes: Axes, layout: Layout, measured: Sequence[Measured]) -> 
             )
             axes.plot(
                 [m.compute for m in group], [m.loss for m in group], linestyle="none",
-                marker=MARKERS[i % len(MARKERS)], markersize=layout.text * 0.56, color=OBSERVED,
-                markeredgecolor=PAPER_WHITE, markeredgewidth=0.7, zorder=4, gid=tip if len(group) == 1 else None,
+                marker=MARKERS[i % len(MARKERS)], markersize=layout.text * 0.56,
+                color=OBSERVED if m.used else PAPER_WHITE, markeredgecolor=PAPER_WHITE if m.used else OBSERVED,
+                markeredgewidth=0.7 if m.used else 1.3, zorder=4, gid=tip if len(group) == 1 else None,
             )  # fmt: skip
 
 

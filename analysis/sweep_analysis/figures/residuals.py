@@ -23,6 +23,7 @@ from sweep_analysis.figures.style import (
     name_axes,
     new_figure,
     percent,
+    sample,
 )
 
 
@@ -34,6 +35,7 @@ def residuals_figure(misfits: Sequence[Misfit], *, tolerance: float | None = Non
     if not misfits:
         raise ValueError("nothing to draw: no records were fitted")
     figure, axes = new_figure(layout, 14, left=3.2, right=0.4, top=2.2, bottom=3.2)
+    misfits = sample(misfits)
     compute = [m.measured.compute for m in misfits]
     residuals = [100 * (m.measured.loss / m.fitted - 1) for m in misfits]
     pad = 1.18 if max(compute) / min(compute) > 3 else 1.6
@@ -52,7 +54,8 @@ def residuals_figure(misfits: Sequence[Misfit], *, tolerance: float | None = Non
             "tolerance", (1, 100 * tolerance), (0, 2), xycoords=("axes fraction", "data"), textcoords="offset points",
             color=MUTED, fontsize=layout.text * 0.88, ha="right", va="bottom",
         )  # fmt: skip
-    axes.vlines(compute, 0, residuals, color=OBSERVED, linewidth=0.8, alpha=0.45, zorder=3)
+    if len(misfits) <= MANY:
+        axes.vlines(compute, 0, residuals, color=OBSERVED, linewidth=0.8, alpha=0.45, zorder=3)
     ratios = [m.measured.ratio for m in misfits]
     for i, ratio in enumerate(sorted(set(ratios))):
         alike = [k for k, r in enumerate(ratios) if r == ratio]

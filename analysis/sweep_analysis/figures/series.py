@@ -26,6 +26,8 @@ class Measured:
     loss: float
     """Nats per token."""
     run: str = ""
+    used: bool = True
+    """Whether the law rests on it; drawn hollow where it does not."""
 
     @property
     def compute(self) -> float:
@@ -121,6 +123,8 @@ class Bar:
     end: float
     outcome: str
     """Succeeded, Running, Preempted, Interrupted, or a failure's reason."""
+    diagnosis: bool = False
+    """Whether it only explains a rung; drawn paler."""
 
 
 @dataclass(frozen=True, slots=True)

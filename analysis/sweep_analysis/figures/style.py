@@ -7,10 +7,14 @@ Knows no data.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
+
+T = TypeVar("T")
 
 # Forecast is blue and hollow, observation is orange and filled, everywhere. The pair keeps its difference under the
 # three common colour-vision deficiencies and in grey print, and both carry 4.5:1 against the paper.
@@ -38,6 +42,8 @@ MARKER_NAMES = ("circles", "squares", "diamonds", "triangles", "inverted triangl
 """One marker for each token/parameter ratio; beyond five they repeat, and the lines' names tell."""
 MANY = 300
 """Marks above which a figure draws them in one piece and without a sentence each, to stay light."""
+MOST = 1500
+"""Marks of one kind that a figure draws; of more, so many chosen evenly and always the same."""
 TIP = "tip:"
 """An artist whose gid starts so carries a sentence that a page shows when it is pointed at."""
 
@@ -161,6 +167,14 @@ def percent(relative: float, digits: int = 1) -> str:
     if float(text) == 0:
         text = f"{0:.{digits}f}"
     return text.replace("-", "−") + "%"
+
+
+def sample(items: Sequence[T], most: int = MOST) -> list[T]:
+    """At most so many of the items, in their order, every one as likely as another; the same choice every time."""
+    if len(items) <= most:
+        return list(items)
+    chosen = np.random.default_rng(0).choice(len(items), most, replace=False)
+    return [items[i] for i in sorted(chosen)]
 
 
 def spread(positions: Sequence[float], gap: float) -> list[float]:

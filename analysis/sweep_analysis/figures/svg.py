@@ -33,6 +33,8 @@ def inline_svg(figure: Figure, key: str, title: str, *, css_class: str = "") -> 
     for element in root.iter():
         _restyle(element)
         _rename(element, key, referenced)
+    for element in root.iter("g"):
+        _hoist(element)
     root.attrib.pop("height", None)
     root.attrib.pop("width", None)
     root.attrib.pop("version", None)
@@ -83,3 +85,16 @@ def _rename(element: ET.Element, key: str, referenced: set[str]) -> None:
             element.set("href", f"#{key}-{value[1:]}")
         elif "url(#" in value:
             element.set(name, value.replace("url(#", f"url(#{key}-"))
+
+
+def _hoist(group: ET.Element) -> None:
+    """What all children of a group say of themselves is said once, by the group: a cloud of points is half as heavy."""
+    children = list(group)
+    if len(children) < 2 or "style" in group.attrib or any(child.tag not in ("use", "path") for child in children):
+        return
+    style = children[0].get("style")
+    if style is None or re.search(r"(?<!-)opacity", style) or any(child.get("style") != style for child in children):
+        return  # opacity of the group would not be that of its members
+    group.set("style", style)
+    for child in children:
+        del child.attrib["style"]

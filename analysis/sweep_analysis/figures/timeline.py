@@ -3,6 +3,7 @@
 Owns the picture. That forecasts stand left of the runs they are about is the ladder's promise; here one can see it.
 """
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -30,17 +31,17 @@ _WHOLE = ("Succeeded", "Running")
 
 
 def timeline_figure(bars: Sequence[Bar], marks: Sequence[Mark] = (), *, layout: Layout = PAPER) -> Figure:
-    """Attempts as bars over time, runs of a rung together, first rung at the top.
+    """Attempts as bars over time, those of a rung together, first rung at the top.
 
-    A hollow diamond is a forecast, a filled one a verdict. Attempts that did not succeed are drawn as an outline.
+    A hollow diamond is a forecast, a filled one a verdict. Diagnosis is paler, and what did not succeed is hatched.
     Raises ValueError when nothing happened yet.
     """
     if not bars and not marks:
         raise ValueError("nothing to draw: no run was started and no forecast was made")
-    rows = _rows(bars, marks)
-    lanes = sum(len(runs) for runs in rows.values())
-    lane = 1.0 if lanes <= 24 else max(0.25, 24 / lanes)  # lines of text a lane takes; a tall ladder is drawn thinner
-    height = lanes * lane + len(rows) * 0.9
+    rows = {rung: _lanes([bar for bar in bars if bar.rung == rung]) for rung in _rungs(bars, marks)}
+    depths = {rung: max((lane for _, lane in packed), default=0) + 1 for rung, packed in rows.items()}
+    lane = 1.0 if sum(depths.values()) <= 24 else max(0.03, 24 / sum(depths.values()))  # lines of text a lane takes
+    height = sum(depths.values()) * lane + len(rows) * 0.9
     figure, axes = new_figure(layout, height + 4.2, left=room_for(list(rows)), right=1.0, top=0.6, bottom=3.2)
     axes.set_ylim(height, 0)
     last = max([bar.end for bar in bars] + [mark.at for mark in marks] + [1e-3])
@@ -50,17 +51,20 @@ def timeline_figure(bars: Sequence[Bar], marks: Sequence[Mark] = (), *, layout: 
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.set_yticks([])
     top = 0.0
-    for rung, runs in rows.items():
-        bottom = top + len(runs) * lane + 0.9
+    for rung, packed in rows.items():
+        bottom = top + depths[rung] * lane + 0.9
         middle = (top + bottom) / 2
         axes.annotate(
             rung, (0, middle), (-0.6 * layout.text, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
             color=INK, fontsize=layout.text, ha="right", va="center", annotation_clip=False,
         )  # fmt: skip
-        for bar in (b for b in bars if b.rung == rung):
-            tip = f"{TIP}{rung}, {bar.run}: {bar.outcome}, {bar.start / size:.1f} to {bar.end / size:.1f} {unit}"
-            y = top + 0.45 + runs.index(bar.run) * lane
-            _draw_bar(axes, bar, y, lane, size, tip if len(bars) <= MANY else None)
+        placed = [(bar, top + 0.45 + (place + 0.5) * lane) for bar, place in packed]
+        if len(bars) > MANY:
+            _draw_many(axes, placed, 0.72 * lane * layout.text * 1.35, size)
+        else:
+            for bar, y in placed:
+                tip = f"{TIP}{rung}, {bar.run}: {bar.outcome}, {bar.start / size:.1f} to {bar.end / size:.1f} {unit}"
+                _draw_bar(axes, bar, y, 0.72 * lane, size, tip)
         for mark in (m for m in marks if m.rung == rung):
             _draw_mark(axes, layout, mark, middle, size, unit)
         top = bottom
@@ -68,25 +72,43 @@ def timeline_figure(bars: Sequence[Bar], marks: Sequence[Mark] = (), *, layout: 
     return figure
 
 
-def _rows(bars: Sequence[Bar], marks: Sequence[Mark]) -> dict[str, list[str]]:
-    """Rungs in the order given, each with its runs."""
-    rows: dict[str, list[str]] = {}
-    for rung in [*(m.rung for m in sorted(marks, key=lambda m: m.at)), *(b.rung for b in bars)]:
-        rows.setdefault(rung, [])
-    for bar in bars:
-        if bar.run not in rows[bar.rung]:
-            rows[bar.rung].append(bar.run)
-    return rows
+def _rungs(bars: Sequence[Bar], marks: Sequence[Mark]) -> list[str]:
+    """Rungs in the order in which anything is known of them."""
+    known = [(mark.at, mark.rung) for mark in marks] + [(bar.start, bar.rung) for bar in bars]
+    return list(dict.fromkeys(rung for _, rung in sorted(known, key=lambda each: each[0])))
 
 
-def _draw_bar(axes: Axes, bar: Bar, y: float, lane: float, size: float, tip: str | None) -> None:
+def _lanes(bars: Sequence[Bar]) -> list[tuple[Bar, int]]:
+    """Each bar with the first lane that is free when it begins: as many lanes as ran at once."""
+    free: list[float] = []
+    packed = []
+    for bar in sorted(bars, key=lambda bar: (bar.start, -bar.end)):
+        lane = next((i for i, end in enumerate(free) if end <= bar.start), len(free))
+        free[lane:] = [bar.end, *free[lane + 1 :]]
+        packed.append((bar, lane))
+    return packed
+
+
+def _draw_bar(axes: Axes, bar: Bar, y: float, height: float, size: float, tip: str) -> None:
     whole = bar.outcome in _WHOLE
+    alpha = 1.0 if not whole else 0.28 if bar.diagnosis else 0.6
     drawn = axes.barh(
-        y + lane / 2, (bar.end - bar.start) / size, left=bar.start / size, height=0.72 * lane,
-        color=MUTED if whole else "none", alpha=0.55 if whole else 1, edgecolor="none" if whole else MUTED,
+        y, (bar.end - bar.start) / size, left=bar.start / size, height=height,
+        color=MUTED if whole else "none", alpha=alpha, edgecolor="none" if whole else MUTED,
         linewidth=0 if whole else 0.8, hatch=None if whole else "////", zorder=2,
     )  # fmt: skip
     drawn[0].set_gid(tip)
+
+
+def _draw_many(axes: Axes, placed: Sequence[tuple[Bar, float]], points: float, size: float) -> None:
+    """All bars of a rung as one line a kind, broken between them: a tenth of the weight, and no sentence each."""
+    for bars, alpha in (
+        ([(b, y) for b, y in placed if b.outcome in _WHOLE and not b.diagnosis], 0.6),
+        ([(b, y) for b, y in placed if b.outcome not in _WHOLE or b.diagnosis], 0.28),
+    ):
+        x = [value for bar, _ in bars for value in (bar.start / size, bar.end / size, math.nan)]
+        heights = [value for _, y in bars for value in (y, y, math.nan)]
+        axes.plot(x, heights, color=MUTED, alpha=alpha, linewidth=points, solid_capstyle="butt", zorder=2)
 
 
 def _draw_mark(axes: Axes, layout: Layout, mark: Mark, y: float, size: float, unit: str) -> None:

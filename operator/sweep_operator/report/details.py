@@ -6,74 +6,78 @@ Owns what stands in tables and folded parts. Draws nothing.
 import io
 import math
 
+from sweep_analysis.figures.series import Foretold
 from sweep_analysis.figures.style import percent
 from sweep_analysis.fit import Interval
 from sweep_analysis.forecast import Forecast, NoForecast
-from sweep_analysis.gate import CheckResult, Outcome
+from sweep_analysis.gate import CheckResult
 from sweep_analysis.laws import law_of
 from sweep_analysis.scale import format_scale
-from sweep_operator.api import RungStatus, SweepSpec
+from sweep_operator.api import RungState, RungStatus, SweepSpec
 from sweep_operator.report.gather import Ladder
 from sweep_operator.report.markup import Child, Markup, tag
-from sweep_operator.report.plots import foretold
-from sweep_operator.report.words import OUTCOMES, SIGNS, STATES, amount, outcome_word, rung_name
+from sweep_operator.report.plots import foretold, owed
+from sweep_operator.report.words import OUTCOMES, SIGNS, STATES, outcome_word, rung_name
 
 SYMBOLS = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ"}
 
 
+MOST_ROWS = 24
+"""Of one rung; what a page can be asked to hold and a reader to read."""
+
+
 def forecast_table(ladder: Ladder) -> Markup:
     """A row a planned record: its forecast with the interval, what came, and how far off that is."""
-    head = tag(
-        "tr",
-        tag("th", "N", scope="col"),
-        tag("th", "D", scope="col"),
-        tag("th", "Forecast", scope="col"),
-        tag("th", "Observed", scope="col"),
-        tag("th", "Off by", scope="col"),
-    )
+    head = tag("tr", *(tag("th", each, scope="col") for each in ("N", "D", "Forecast", "Observed", "Off by")))
     bodies = []
     for rung in ladder.sweep.status.rungs:
         if rung.forecast is None:
             continue
         title: list[Child] = [tag("b", rung_name(rung)), f" {outcome_word(rung)}"]
-        rows = [tag("tr", tag("th", *title, colspan="5", scope="rowgroup"), class_="group")]
-        predictions = foretold(ladder, rung)
-        if not predictions:
-            rows += _unforeseen(ladder, rung)
-        for p in predictions:
-            observed = p.observed[0] if p.observed else None
-            rows.append(
-                tag(
-                    "tr",
-                    tag("td", format_scale(p.parameters)),
-                    tag("td", format_scale(p.tokens)),
-                    tag(
-                        "td",
-                        tag("span", f"{p.loss:.4f}", class_="forecast"),
-                        " ",
-                        tag("span", f"{p.low:.3f} – {p.high:.3f}", class_="interval"),
-                    ),
-                    tag("td", "not yet" if observed is None else f"{observed:.4f}", class_="observed"),
-                    tag("td", "" if observed is None else percent(observed / p.loss - 1)),
-                )
+        rows = [_record_row(p) for p in foretold(ladder, rung)] or [_unforeseen_row(p) for p in owed(ladder, rung)]
+        bodies.append(
+            tag(
+                "tbody",
+                tag("tr", tag("th", *title, colspan="5", scope="rowgroup"), class_="group"),
+                *rows[:MOST_ROWS],
+                tag("tr", tag("td", f"and {len(rows) - MOST_ROWS} more", colspan="5", class_="quiet"))
+                if len(rows) > MOST_ROWS
+                else None,
             )
-        bodies.append(tag("tbody", *rows))
+        )
     caption = tag("caption", "Every planned record; losses in nats per token.")
     return scrolling(tag("table", caption, tag("thead", head), *bodies, class_="numbers"), "Forecasts and observations")
 
 
-def _unforeseen(ladder: Ladder, rung: RungStatus) -> list[Markup]:
-    return [
-        tag(
-            "tr",
-            tag("td", format_scale(r.parameters.total)),
-            tag("td", format_scale(r.tokens)),
-            tag("td", "none", class_="quiet"),
-            tag("td", f"{r.loss:.4f}", class_="observed"),
-            tag("td", ""),
-        )
-        for r in ladder.records[rung.name, rung.revision]
-    ]
+def _record_row(p: Foretold) -> Markup:
+    observed = p.observed[0] if p.observed else None
+    interval = tag("span", f"{p.low:.3f} – {p.high:.3f}", class_="interval")
+    return tag(
+        "tr",
+        tag("td", format_scale(p.parameters)),
+        tag("td", format_scale(p.tokens)),
+        tag("td", tag("span", f"{p.loss:.4f}", class_="forecast"), " ", interval),
+        _observed_cell(observed),
+        tag("td", "" if observed is None else percent(observed / p.loss - 1)),
+    )
+
+
+def _unforeseen_row(record: tuple[int, int, float | None]) -> Markup:
+    N, D, observed = record
+    return tag(
+        "tr",
+        tag("td", format_scale(N)),
+        tag("td", format_scale(D)),
+        tag("td", "none", class_="quiet"),
+        _observed_cell(observed),
+        tag("td", ""),
+    )
+
+
+def _observed_cell(observed: float | None) -> Markup:
+    if observed is None:
+        return tag("td", "not yet", class_="quiet")
+    return tag("td", f"{observed:.4f}", class_="observed")
 
 
 def verdicts(ladder: Ladder) -> Markup:
@@ -101,8 +105,8 @@ def _verdict(ladder: Ladder, rung: RungStatus) -> Markup:
         body.append(tag("ol", *(_check(check) for check in verdict.checks), class_="checks"))
         body += [tag("p", each) for each in _consequences(rung)]
         body.append(tag("p", "Reason ", tag("code", verdict.reason), ", digest ", tag("code", verdict.digest)))
-    settled = verdict is None or verdict.outcome in (Outcome.PASS, Outcome.NOT_JUDGED)
-    return tag("details", summary, *body, open=not settled)
+    wanting = rung.state in (RungState.HELD, RungState.STOPPED, RungState.FAILED, RungState.DIAGNOSING)
+    return tag("details", summary, *body, open=wanting and verdict is not None)
 
 
 def _expectation(rung: RungStatus) -> str:
@@ -121,7 +125,7 @@ def _expectation(rung: RungStatus) -> str:
 
 
 def _check(check: CheckResult) -> Markup:
-    numbers = " · ".join(f"{_spaced(name)} {amount(value)}" for name, value in check.numbers.items())
+    numbers = " · ".join(f"{_spaced(name)} {number(value)}" for name, value in check.numbers.items())
     return tag(
         "li",
         tag("span", SIGNS[check.outcome], class_="sign", aria_hidden="true"),

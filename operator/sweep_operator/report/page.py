@@ -17,7 +17,7 @@ from sweep_analysis.figures import (
     residuals_figure,
     timeline_figure,
 )
-from sweep_analysis.figures.style import MARKER_NAMES, Layout, percent, power
+from sweep_analysis.figures.style import MARKER_NAMES, MOST, Layout, percent, power
 from sweep_analysis.gate import Outcome
 from sweep_operator.api import RungState
 from sweep_operator.report import details, plots
@@ -82,7 +82,7 @@ def _facts(ladder: Ladder) -> Markup:
     unit, per_hour = plots.cost_unit(ladder)
     spent = status.spent.gpu_seconds / 3600 * per_hour
     facts.append((f"{unit} spent", amount(spent), f"{power(status.spent.flops)} FLOPs"))
-    kinds = {"Target, forecast": "forecast", "Target, observed": "observed"}
+    kinds = {"Target, forecast": "forecast" if forecast else "quiet", "Target, observed": "observed"}
     return tag(
         "dl",
         *(
@@ -145,6 +145,10 @@ def _law(ladder: Ladder) -> Markup:
             f"Points are measured losses; the line is the law along the target’s {band.ratio:g} tokens per parameter,"
             f" the band its {band.confidence:.0%} interval for a single run. Both use every promoted rung."
         )
+    if not all(m.used for m in records) and band is not None:
+        caption += " Hollow points are not part of it."
+    if len(records) > MOST:
+        caption += f" Of {len(records):,} records, {MOST:,} are drawn, chosen evenly."
     caption += _shapes(records)
     if target is not None:
         alternative += (
@@ -204,7 +208,7 @@ def _residuals(ladder: Ladder) -> Markup:
 
 
 def _curves(ladder: Ladder) -> Markup:
-    curves = plots.learning_curves(ladder)
+    curves, left_out = plots.learning_curves(ladder)
     title = "Learning curves"
     if not curves:
         return _section(title, "Training loss over tokens.", _absent("No learning curve has been written yet."))
@@ -212,6 +216,8 @@ def _curves(ladder: Ladder) -> Markup:
         "Training loss of every planned run; where a line forks, a decay branch ends in a record of its own."
         " Points are the records, measured on validation text."
     )
+    if left_out:
+        caption += f" {len(curves)} of {len(curves) + left_out} runs are shown, the first of each rung."
     alternative = f"Training loss over tokens of {len(curves)} runs, of {len({c.rung for c in curves})} rungs."
     return _section(title, caption, _drawn("curves", alternative, lambda layout: curves_figure(curves, layout=layout)))
 
@@ -225,6 +231,10 @@ def _timeline(ladder: Ladder) -> Markup:
         f"From {details.moment(start)}. Bars are attempts at runs; a hollow diamond is a forecast, a filled one a"
         " verdict. Each forecast stands before the runs it is about."
     )
+    if any(bar.diagnosis for bar in bars):
+        caption += " Paler bars are diagnosis."
+    if any(bar.outcome not in ("Succeeded", "Running") for bar in bars):
+        caption += " Hatched ones did not succeed."
     alternative = (
         f"{len(bars)} attempts at {len(ladder.runs)} runs, {sum(m.kind == 'Verdict' for m in marks)} verdicts."
     )

@@ -4,6 +4,7 @@ Owns the translation. What the figures look like is `sweep_analysis.figures`' bu
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 
@@ -45,16 +46,17 @@ def picture(draw: Callable[[Layout], Figure], key: str, alternative: str) -> Mar
 
 
 def measured(ladder: Ladder) -> list[Measured]:
-    """Every record that the law rests on, and those of the rung that is judged or held now."""
+    """Every record that the law rests on, and, as not used, those of the rung that runs, is held or was stopped."""
     shown = []
     for rung in ladder.rungs:
         if rung.state is not RungState.SUPERSEDED:
-            shown += [_measured(rung.name, record) for record in ladder.records[rung.name, rung.revision]]
+            used = rung.state is RungState.PROMOTED
+            shown += [_measured(rung.name, record, used) for record in ladder.records[rung.name, rung.revision]]
     return shown
 
 
-def _measured(rung: str, record: Record) -> Measured:
-    return Measured(rung, record.parameters.total, record.tokens, record.loss, record.run.uid)
+def _measured(rung: str, record: Record, used: bool = True) -> Measured:
+    return Measured(rung, record.parameters.total, record.tokens, record.loss, record.run.uid, used)
 
 
 def bands(ladder: Ladder, records: list[Measured]) -> tuple[Band | None, list[Band]]:
@@ -99,12 +101,20 @@ def foretold(ladder: Ladder, rung: RungStatus) -> tuple[Foretold, ...]:
     outcome = rung.forecast.outcome if rung.forecast else None
     if not isinstance(outcome, Forecast):
         return ()
-    came = {(r.parameters.total, r.tokens, r.seed): r.loss for r in ladder.records[rung.name, rung.revision]}
-    keys = [(run.parameters, tokens, run.seed) for run in rung.runs for tokens in run.tokens]
     return tuple(
-        Foretold(p.parameters, p.tokens, p.loss, p.low, p.high, (came[key],) if key in came else ())
-        for key, p in zip(keys, outcome.predictions, strict=False)
+        Foretold(p.parameters, p.tokens, p.loss, p.low, p.high, () if came is None else (came,))
+        for (_, _, came), p in zip(owed(ladder, rung), outcome.predictions, strict=False)
     )
+
+
+def owed(ladder: Ladder, rung: RungStatus) -> list[tuple[int, int, float | None]]:
+    """(N, D, loss) of every record that the rung owes, in the order of its predictions; None for what has not come."""
+    came = {(r.parameters.total, r.tokens, r.seed): r.loss for r in ladder.records[rung.name, rung.revision]}
+    return [
+        (run.parameters, tokens, came.get((run.parameters, tokens, run.seed)))
+        for run in rung.runs
+        for tokens in run.tokens
+    ]
 
 
 def judged_half_width(rung: RungStatus) -> float | None:
@@ -133,24 +143,40 @@ def misfits(ladder: Ladder) -> list[Misfit]:
     return [Misfit(m, float(form.predict(constants, parameters=m.parameters, tokens=m.tokens))) for m in records]
 
 
-def learning_curves(ladder: Ladder) -> list[LearningCurve]:
-    """The curves of planned runs, smallest first; diagnosis runs are left out."""
+MOST_CURVES = 60
+"""More could not be told apart, and would make the page heavy."""
+
+
+def learning_curves(ladder: Ladder) -> tuple[list[LearningCurve], int]:
+    """The curves of planned runs, smallest first, and how many were left out; diagnosis runs are not planned.
+
+    Of a ladder with very many runs, the first of each rung are kept.
+    """
     revisions = {rung.name: rung.revision for rung in ladder.sweep.status.rungs}
     planned = [
         run
         for run in ladder.runs
         if run.spec.run.purpose is not Purpose.DIAGNOSIS and run.spec.revision == revisions.get(run.spec.rung)
     ]
-    return [
+    planned = [run for run in planned if run.metadata.name in ladder.curves]
+    planned.sort(key=lambda run: (run.spec.run.parameters, run.spec.run.seed))
+    each = max(1, MOST_CURVES // max(1, len({run.spec.rung for run in planned})))
+    seen: Counter[str] = Counter()
+    kept = []
+    for run in planned:
+        seen[run.spec.rung] += 1
+        if len(planned) <= MOST_CURVES or seen[run.spec.rung] <= each:
+            kept.append(run)
+    curves = [
         LearningCurve(
             run.spec.rung,
             f"seed {run.spec.run.seed}",
             ladder.curves[run.metadata.name],
             tuple((r.tokens, r.loss) for r in run.status.accepted),
         )
-        for run in sorted(planned, key=lambda run: (run.spec.run.parameters, run.spec.run.seed))
-        if run.metadata.name in ladder.curves
+        for run in kept
     ]
+    return curves, len(planned) - len(kept)
 
 
 def timeline(ladder: Ladder) -> tuple[list[Bar], list[Mark], str]:
@@ -169,6 +195,7 @@ def timeline(ladder: Ladder) -> tuple[list[Bar], list[Mark], str]:
             _seconds(start, attempt.started_at),
             _seconds(start, attempt.ended_at or end),
             attempt.outcome or "Running",
+            diagnosis=run.spec.run.purpose is Purpose.DIAGNOSIS,
         )
         for run in ladder.runs
         for attempt in run.status.attempts

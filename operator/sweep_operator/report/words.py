@@ -45,7 +45,7 @@ class Headline:
 
 def rung_name(rung: RungStatus) -> str:
     """The rung, with its revision from the second on."""
-    return rung.name if rung.revision == 1 else f"{rung.name} ·{rung.revision}"
+    return rung.name if rung.revision == 1 else f"{rung.name} rev. {rung.revision}"
 
 
 def outcome_word(rung: RungStatus) -> str:

@@ -48,6 +48,8 @@ class World:
 
     penalty: Callable[[str, Run], float] = lambda rung, run: 1.0
     noise: float = 0.003
+    corpus: int = 10_000_000
+    """Tokens of the training set."""
     preempted: str = ""
     """A rung whose first run loses its first attempt to the machine."""
     failed: str = ""
@@ -148,8 +150,8 @@ class Climb:
                 total=run.parameters, non_embedding=int(run.parameters * 0.7), active=run.parameters
             ),
             tokens=tokens,
-            unique_tokens=min(tokens, 10_000_000),
-            epochs=max(1.0, tokens / 10_000_000),
+            unique_tokens=min(tokens, self.world.corpus),
+            epochs=max(1.0, tokens / self.world.corpus),
             flops=FlopCounts(six_nd=six_nd(run.parameters, tokens), detailed=5.2 * run.parameters * tokens),
             seed=run.seed,
             loss=self.world.loss(child.spec.rung, run, tokens),
