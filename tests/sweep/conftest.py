@@ -10,7 +10,7 @@ from sweep_operator.api import ScalingSweep
 Manifest = Callable[..., ScalingSweep]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def manifest() -> Manifest:
     """A five-rung laptop ladder with its target; keyword arguments replace parts of the spec."""
 

@@ -1,16 +1,16 @@
 """One run: which of its records count, and what a failure means."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from simulated_cluster import START, Outcome, SimulatedCluster, World, climb, settle
 
 from sweep_analysis.record import FailureReason, RecordSet
 from sweep_operator.clusters import Ending
-from sweep_operator.run import objection_to
+from sweep_operator.run import decide, objection_to
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def finished(manifest):
     """A cluster whose ladder is done, and one of its runs."""
     cluster = SimulatedCluster(manifest())
@@ -31,7 +31,7 @@ def finished(manifest):
     ],
 )
 def test_a_record_that_is_not_this_runs_is_refused_and_counted(finished, change, sentence):
-    cluster, child = finished
+    _, child = finished
     record = child.status.accepted[0]
     for field, value in change.items():
         inner = getattr(record, field)
@@ -41,8 +41,6 @@ def test_a_record_that_is_not_this_runs_is_refused_and_counted(finished, change,
 
 def test_a_record_is_accepted_once_and_no_later_attempt_undoes_it(finished):
     cluster, child = finished
-    from sweep_operator.run import decide
-
     forged = child.status.accepted[0].changed(loss=0.1)
     reported = child.changed(status=child.status.changed(records=(RecordSet(attempt=1, records=(forged,)),)))
     workload = cluster.workload(child, 1)
@@ -72,8 +70,6 @@ def test_a_failed_attempt_is_tried_again_after_a_back_off_that_grows(manifest):
     child = next(iter(cluster.children.values()))
     starts = [a.started_at for a in child.status.attempts]
     ends = [a.ended_at for a in child.status.attempts]
-    from datetime import datetime
-
     waits = [
         (datetime.fromisoformat(s) - datetime.fromisoformat(e)).total_seconds()
         for s, e in zip(starts[1:], ends, strict=False)
