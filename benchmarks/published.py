@@ -260,8 +260,8 @@ def page(folder: Path) -> str:
     lines = [
         "# Published numbers, and ours",
         "",
-        "Written by `python benchmarks/published.py DATA --write docs/published.md`; a test holds this page against the",
-        "command. *Verified* is the value to be reached where the printed one is a little off its own optimum.",
+        "Written by `python benchmarks/published.py DATA --write docs/published.md`; a test holds this page against",
+        "the command. *Verified* is the value to be reached where the printed one is a little off its own optimum.",
         "",
         "| source | quantity | published | verified | ours | |",
         "|---|---|---:|---:|---:|---|",

@@ -66,9 +66,16 @@ def coordinates_of(law: Law, c: Array) -> Array:
 def residuals(law: Law, z: Array, x: Sequence[Array], target: Array, relative: bool) -> tuple[Array, Array]:
     """Residuals (R, n) and their derivative in the coordinates (R, k, n)."""
     c = constants_of(law, z)
+    return _residuals(law, c, np.where(law.positive, c, 1.0), x, target, relative)
+
+
+def _residuals(
+    law: Law, c: Array, chain: Array, x: Sequence[Array], target: Array, relative: bool
+) -> tuple[Array, Array]:
+    """Residuals at constants c (R, k), and their derivative times `chain` (R, k), that of the constants."""
     value, jacobian = law.evaluate(c, x)
     assert jacobian is not None
-    jacobian *= np.where(law.positive, c, 1.0)[:, :, None]
+    jacobian *= chain[:, :, None]
     if not relative:
         return value - target, jacobian
     jacobian /= value[:, None, :]
@@ -108,7 +115,7 @@ def minimise(
     *,
     weights: Array | None = None,
     tolerance: float = 1e-10,
-    iterations: int = 200,
+    iterations: int = 400,
 ) -> Solution:
     """Minimise from each row of `start` (R, k coordinates).
 
@@ -117,9 +124,21 @@ def minimise(
     tolerance: relative decrease of the objective that the next step would bring, below which a fit has converged.
     """
     target, delta = goal.target(y), goal.delta
-    low, high = law.bounds
-    z = np.clip(np.array(start, dtype=np.float64), low, high)
-    count, k = z.shape
+    # The search moves linear constants themselves and the logarithms of the others: where a floor tends to zero, its
+    # logarithm would have far to go through a bent valley.
+    curved = law.curved
+    low, high = (np.where(curved, b, constants_of(law, b[None])[0]) for b in law.bounds)
+
+    def constants(z: Array) -> Array:
+        return np.where(curved, np.exp(np.where(curved, z, 0.0)), z)
+
+    def at(z: Array, target: Array) -> tuple[Array, Array]:
+        c = constants(z)
+        return _residuals(law, c, np.where(curved, c, 1.0), x, target, goal.relative)
+
+    begin = constants_of(law, np.clip(np.array(start, dtype=np.float64), *law.bounds))
+    z = np.where(curved, np.log(np.where(curved, begin, 1.0)), begin)
+    count = len(z)
     target = np.atleast_2d(target)
     w = np.broadcast_to(np.ones_like(target[:1]) if weights is None else weights, (count, target.shape[1]))
     done_z, done_objective = z.copy(), np.full(count, np.inf)
@@ -128,7 +147,7 @@ def minimise(
     live = np.arange(count)
     floor = 1e-26 * w.sum(1)  # residuals of 1e-13 are rounding
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        r, J = residuals(law, z, x, target, goal.relative)
+        r, J = at(z, target)
         objective = (goal.sided(r, w) * huber(r, delta)).sum(1)
         damping = np.ones(count)
         for step in range(iterations):
@@ -144,16 +163,16 @@ def minimise(
                 gradient = np.where(held, 0.0, gradient)
             diagonal = np.einsum("rii->ri", H)  # a view: what is added below is added to H
             top = diagonal.max(1, keepdims=True) + 1e-300
-            diagonal *= 1.0 + 1e-6 * damping[:, None]
+            diagonal *= 1.0 + 1e-3 * damping[:, None]
             diagonal += 1e-11 * top
             if at_edge:
                 diagonal += np.where(held, top, 0.0)
             move = -np.linalg.solve(H, gradient[:, :, None])[:, :, 0]
-            move /= np.maximum(1.0, np.abs(move).max(1, keepdims=True) / LARGEST_STEP)
+            move /= np.maximum(1.0, np.abs(move * curved).max(1, keepdims=True) / LARGEST_STEP)
             predicted = -0.5 * (gradient * move).sum(1)
 
             z_new = np.minimum(np.maximum(z + move, low), high)
-            r_new, J_new = residuals(law, z_new, x, target, goal.relative)
+            r_new, J_new = at(z_new, target)
             objective_new = (goal.sided(r_new, w) * huber(r_new, delta)).sum(1)
             better = objective_new <= objective  # False for NaN
             small = predicted <= np.maximum(tolerance * objective, floor)
@@ -182,4 +201,4 @@ def minimise(
             else:
                 r = np.where(better[:, None], r_new, r)
                 J = np.where(better[:, None, None], J_new, J)
-    return Solution(done_z, done_objective, converged, used)
+    return Solution(coordinates_of(law, constants(done_z)), done_objective, converged, used)

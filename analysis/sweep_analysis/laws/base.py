@@ -83,6 +83,11 @@ class Law(ABC):
         return np.array([c.positive for c in self.constants])
 
     @cached_property
+    def curved(self) -> NDArray[np.bool_]:
+        """(k,) positive constants in which the form is not linear; these the solver moves as logarithms."""
+        return np.array([c.positive and c.name not in self.linear for c in self.constants])
+
+    @cached_property
     def bounds(self) -> tuple[Array, Array]:
         """Lowest and highest coordinates (k,), (k,) in the fit's own units."""
         low = np.array([np.log(c.low) if c.positive else c.low for c in self.constants])
