@@ -1,97 +1,13 @@
-"""The port between the reconcilers and the place where runs happen; one contract suite runs on every adapter.
+"""Where runs happen: the port (`port.py`), which this package gives its names, and an adapter each below it."""
 
-Owns the `Cluster` protocol and its few values. Adapters: `local` (processes on this machine); Kubernetes Jobs follow.
-"""
+from sweep_operator.clusters.port import (
+    ABSENT,
+    Cluster,
+    Conflict,
+    Ending,
+    Event,
+    Workload,
+    WorkloadState,
+)
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Protocol
-
-from sweep_analysis.record import FailureReason
-from sweep_operator.api import RunStatus, ScalingRun, ScalingSweep, SweepStatus
-
-
-class Conflict(Exception):  # noqa: N818 - the word of the Kubernetes API
-    """The document changed since it was read; the pass is quietly run again."""
-
-
-class WorkloadState(StrEnum):
-    """Whether the processes of one attempt exist."""
-
-    ABSENT = "Absent"
-    """Never started, as far as anyone can tell."""
-    PENDING = "Pending"
-    RUNNING = "Running"
-    ENDED = "Ended"
-
-
-class Ending(StrEnum):
-    """How an attempt's processes ended."""
-
-    COMPLETED = "Completed"
-    INTERRUPTED = "Interrupted"
-    """Checkpointed because we asked."""
-    PREEMPTED = "Preempted"
-    """Lost to the machine: a killed driver, a drained node, a higher priority. Not a failure of the run."""
-    FAILED = "Failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """What the cluster knows of one attempt at one run."""
-
-    state: WorkloadState
-    ending: Ending | None = None
-    reason: FailureReason | None = None
-    """For a failed ending, as told from the evidence (exit status, signal, the trainer's own failure document)."""
-    message: str = ""
-    started_at: str | None = None
-    ended_at: str | None = None
-    gpu_seconds: float = 0.0
-    """Allocated devices times time, up to now or to the end."""
-
-
-ABSENT = Workload(WorkloadState.ABSENT)
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something worth telling a person, once; reasons are those of conditions and verdicts."""
-
-    reason: str
-    message: str
-    rung: str = ""
-    run: str = ""
-    warning: bool = False
-
-
-class Cluster(Protocol):
-    """Documents, workloads and events. Every call may raise OSError; every write is safe to repeat."""
-
-    def sweep(self, key: str) -> ScalingSweep | None:
-        """The sweep with its status, or None when it was deleted. `key` is namespace/name."""
-
-    def runs(self, sweep: ScalingSweep) -> Sequence[ScalingRun]:
-        """All runs the sweep owns, with the trainers' progress and records in their status."""
-
-    def create_run(self, run: ScalingRun) -> None:
-        """Create it; a run of that name with the same owner UID counts as success."""
-
-    def write_sweep_status(self, sweep: ScalingSweep, status: SweepStatus) -> None:
-        """Replace the status of the sweep as read. Raises Conflict when it changed meanwhile."""
-
-    def write_run_status(self, run: ScalingRun, status: RunStatus) -> None:
-        """Replace the operator's part of the run's status. Raises Conflict when it changed meanwhile."""
-
-    def workload(self, run: ScalingRun, attempt: int) -> Workload:
-        """What is known of that attempt's processes."""
-
-    def start(self, sweep: ScalingSweep, run: ScalingRun, attempt: int) -> None:
-        """Start the attempt's processes; starting what was started already does nothing."""
-
-    def stop(self, run: ScalingRun, attempt: int) -> None:
-        """Ask the attempt's processes to checkpoint and end; may be repeated, and insists after a grace period."""
-
-    def emit(self, sweep: ScalingSweep, event: Event) -> None:
-        """Show an event. Never raises; an event lost with a crash is not repeated."""
+__all__ = ["ABSENT", "Cluster", "Conflict", "Ending", "Event", "Workload", "WorkloadState"]
