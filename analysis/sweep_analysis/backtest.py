@@ -9,6 +9,7 @@ compute of the past. Tunes nothing: benchmarks/calibration.py does, leaving one 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -16,8 +17,9 @@ from pydantic import Field
 
 from sweep_analysis import predictive
 from sweep_analysis.document import Document
-from sweep_analysis.forecast import Point, clusters, evidence_of, unidentified
+from sweep_analysis.forecast import Point, evidence_of, unidentified
 from sweep_analysis.ladders import Ladder
+from sweep_analysis.surface import Floats
 
 LEAST_RUNGS = 3
 LEAST_RECORDS = 4
@@ -31,9 +33,9 @@ PAST_RUNGS = ((3, 3), (4, 4), (5, 6), (7, 8), (9, 99))
 class Foretold:
     """What a method said of the runs of one rung."""
 
-    mean: predictive.Floats
+    mean: Floats
     """(m,) ln loss."""
-    half_widths: predictive.Floats
+    half_widths: Floats
     """(m,) of each run's interval, ln loss."""
     mean_half_width: float
     """Of the interval of the mean deviation; nan where the method gives none."""
@@ -65,7 +67,7 @@ class SurfaceReplay:
             return None
         history = self._history(k)
         at = np.log([(p.parameters, p.tokens) for p in runs])
-        joint = history.predict(k, at[:, 0], at[:, 1], clusters(p.run for p in runs))
+        joint = history.predict(k, at[:, 0], at[:, 1], [p.run for p in runs])
         mean_half = joint.mean_scale * predictive.quantile(confidence, joint.degrees_of_freedom)
         return Foretold(joint.mean, joint.half_widths(confidence), mean_half)
 
@@ -156,7 +158,7 @@ class Row(Document):
     coverage: float
     coverage_low: float
     coverage_high: float
-    """95 % interval of the coverage, ladders (and their thinnings) resampled as clusters, or rungs where there is one."""
+    """95 % interval of the coverage, ladders with their thinnings as clusters, or rungs where there is one."""
     frontier_coverage: float
     mean_coverage: float
     median_width: float
@@ -221,7 +223,7 @@ def row(group: str, scores: Sequence[Score]) -> Row:
     )
 
 
-def _clustered_error(scores: Sequence[Score], covered: predictive.Floats) -> float:
+def _clustered_error(scores: Sequence[Score], covered: Floats) -> float:
     """Standard error of the mean coverage: a ladder and its thinnings share runs, so they are one cluster."""
     names = [(s.origin, s.ladder.split(" (")[0]) for s in scores]
     if len(set(names)) < 3:
@@ -257,6 +259,6 @@ def _jumps() -> list[tuple[str, Callable[[Score], bool]]]:
         return lambda s: low < s.jump / 1.001 <= high
 
     edges = [0.0, *JUMPS]
-    return [(f"≤ {high:g}x", within(low, high)) for low, high in zip(edges, edges[1:], strict=False)] + [
+    return [(f"≤ {high:g}x", within(low, high)) for low, high in pairwise(edges)] + [
         (f"> {edges[-1]:g}x", within(edges[-1], math.inf))
     ]

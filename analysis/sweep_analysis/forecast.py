@@ -5,7 +5,7 @@ stand in `predictive`. Sets no clock, draws no random number: the same evidence 
 """
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,7 @@ from sweep_analysis.record import Record
 from sweep_analysis.rung import Run
 
 METHOD = "RecencyWeightedSurface"
-VERSION = "1"
+VERSION = "2"
 LAWS = ("Chinchilla",)
 """Laws that may forecast: those whose intervals were calibrated on published ladders."""
 
@@ -62,6 +62,10 @@ class Deviation(Document):
     def half_width(self, confidence: float) -> float:
         """Two-sided half-width at `confidence`, in log loss."""
         return self.scale * predictive.quantile(confidence, self.degrees_of_freedom)
+
+    def bound(self, tail: float) -> float:
+        """How far above (or below) zero a deviation lies with probability `tail`, in log loss."""
+        return self.half_width(1.0 - 2.0 * tail)
 
 
 class Forecast(Document):
@@ -130,7 +134,7 @@ def forecast(
         message = f"the fit to {len(points)} records did not converge; look for records that contradict each other"
         return NoForecast(reason="FitNotConverged", message=message, evidence=evidence, records=len(points))
     planned = np.log(np.array(at, dtype=float))
-    joint = past.predict(k, planned[:, 0], planned[:, 1], clusters(list(runs) if runs else range(len(at))))
+    joint = past.predict(k, planned[:, 0], planned[:, 1], list(runs) if runs else range(len(at)))
     half = joint.half_widths(confidence)
     deviation = Deviation(scale=joint.mean_scale, degrees_of_freedom=joint.degrees_of_freedom)
     return Forecast(
@@ -163,6 +167,7 @@ def evidence_of(history: Sequence[Sequence[Point]]) -> predictive.Evidence:
     Replicates of one (N, D) in a rung become one mean, and what their runs differ by becomes the noise of every record.
     """
     rows: list[tuple[float, float, float, int, int]] = []
+    names: list[str] = []
     squares = freedom = 0.0
     for number, rung in enumerate(rung for rung in history if rung):
         places: dict[tuple[float, float], dict[str, list[float]]] = {}
@@ -170,13 +175,14 @@ def evidence_of(history: Sequence[Sequence[Point]]) -> predictive.Evidence:
             places.setdefault((p.parameters, p.tokens), {}).setdefault(p.run, []).append(math.log(p.loss))
         for (N, D), runs in places.items():
             means = np.array([np.mean(losses) for losses in runs.values()])
+            names.append(min(runs))
             rows.append((math.log(N), math.log(D), float(means.mean()), number, len(means)))
             squares += (N * D) ** predictive.SEED_DECAY * float(np.sum((means - means.mean()) ** 2))
             freedom += len(means) - 1
     n, d, losses, rungs, counts = (np.array(column) for column in zip(*rows, strict=True))
     at_one = squares / freedom if freedom else 0.0
     variance = at_one * np.exp(-predictive.SEED_DECAY * (n + d))
-    return predictive.Evidence(n, d, losses, rungs, variance / counts, float(variance.min()))
+    return predictive.Evidence(n, d, losses, rungs, tuple(names), variance / counts, float(variance.min()))
 
 
 def evidence_digest(history: Sequence[Sequence[Point]]) -> str:
@@ -216,12 +222,6 @@ def distinct(values: Sequence[float]) -> int:
         if value - last > math.log(1.05):
             count, last = count + 1, float(value)
     return count
-
-
-def clusters(names: Iterable[Hashable]) -> predictive.Counts:
-    """Names as numbers, equal names equal."""
-    numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.intp)
 
 
 def points_of(records: Iterable[Record]) -> tuple[Point, ...]:

@@ -8,6 +8,7 @@ import csv
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from sweep_analysis.forecast import Point
@@ -43,7 +44,7 @@ def by_size(points: Iterable[Point]) -> tuple[tuple[Point, ...], ...]:
 def rungs_of(points: Sequence[Point]) -> tuple[tuple[Point, ...], ...]:
     """Rungs of runs that name none: their IsoFLOP budgets, or their sizes, or else quarter decades of compute."""
     flops = sorted(6.0 * p.parameters * p.tokens for p in points)
-    budgets = 1 + sum(after > 1.05 * before for before, after in zip(flops, flops[1:], strict=False))
+    budgets = 1 + sum(after > 1.05 * before for before, after in pairwise(flops))
     if 4 <= budgets <= len(points) / 3:
         return _grouped_by_gap(points, lambda p: p.parameters * p.tokens, 1.05)
     sizes = by_size(points)

@@ -9,9 +9,10 @@ from enum import StrEnum
 
 import numpy as np
 
-from sweep_analysis import predictive, surface
+from sweep_analysis import predictive
 from sweep_analysis.document import Document
 from sweep_analysis.forecast import Point, evidence_of
+from sweep_analysis.surface import Floats
 
 
 class Phase(StrEnum):
@@ -46,20 +47,32 @@ class Reading(Document):
     phase: Phase
     pattern: Pattern
     exponent: float
-    """−d ln L / d ln C along the law's best split, at the newest compute."""
+    """−d ln L / d ln C over the newest rungs' best runs; 0, with an interval of ±9, where there are no two to compare."""
     exponent_low: float
     exponent_high: float
     """Its 95 % interval."""
     gain: float
-    """ln of the lowest earlier loss over the newest rung's lowest; nan-free: 0 for a first rung."""
+    """ln of the lowest earlier loss over the newest rung's lowest; 0 for a first rung."""
     noise: float
     """sd of one run's ln loss, from replicates where there are any."""
+    acceleration: float
+    """Slope of ln L in ln C over the newest step, over that of the first."""
+    surprise: float
+    """Largest ln deviation by which a rung undercut its forecast beyond the 99 % bound; 0 where none did."""
     epochs: float
     """Most passes over the data that any record of the newest rung made; 1 where unknown."""
 
 
 NOISE = 0.001
 """sd of ln loss between seeds where no replicates tell: .0005–.0007 nats at loss 3 in published runs, doubled."""
+
+
+NEWEST = 4
+"""Rungs whose best runs give the exponent."""
+COLD_ACCELERATION = 1.3
+"""A ladder whose loss falls this much faster than at its start is not on its law yet."""
+EMERGENT_DROP = 0.02
+"""A rung this far under its forecast, and under the forecast's 99 % bound, is a jump."""
 
 
 def noise_of(history: Sequence[Sequence[Point]]) -> float:
@@ -86,54 +99,83 @@ def read(
     rungs = [rung for rung in history if rung]
     if not rungs:
         raise ValueError("a ladder without records has no phase")
+    past = predictive.History(evidence_of(rungs))
     noise = noise_of(rungs)
     frontier = np.array([min(math.log(p.loss) for p in rung) for rung in rungs])
     compute = np.array([max(math.log(p.parameters * p.tokens) for p in rung) for rung in rungs])
-    gain = float(np.min(frontier[:-1]) - frontier[-1]) if len(rungs) > 1 else 0.0
-    past = predictive.History(evidence_of(rungs), only_whole=True)
-    exponent, error = exponent_of(past, float(compute.max()))
-    epochs = max((p.tokens / p.unique_tokens for p in rungs[-1] if p.unique_tokens), default=1.0)
-    phase = Phase.SCALING
-    slopes = -np.diff(frontier) / np.maximum(np.diff(compute), 0.1) if len(rungs) > 1 else np.array([])
+    exponent, low, high = _exponent(rungs, noise)
+    reading = Reading(
+        phase=Phase.SCALING,
+        pattern=Pattern.ORDINAL,
+        exponent=exponent,
+        exponent_low=max(low, -9.0),
+        exponent_high=min(high, 9.0),
+        gain=float(np.min(frontier[:-1]) - frontier[-1]) if len(rungs) > 1 else 0.0,
+        noise=noise,
+        acceleration=_acceleration(frontier, compute),
+        surprise=_largest_drop(past),
+        epochs=max((p.tokens / p.unique_tokens for p in rungs[-1] if p.unique_tokens), default=1.0),
+    )
     climbed = len(rungs) > 1 and compute[-1] - compute[:-1].max() > math.log(1.2)
-    if climbed and gain <= 3.0 * noise:
+    phase = Phase.SCALING
+    if climbed and reading.gain <= 3.0 * noise:
         phase = Phase.PLATEAU
-    elif len(slopes) >= 2 and slopes[0] < 0.5 * slopes[-1] and slopes[-1] == slopes.max():
+    elif reading.acceleration > COLD_ACCELERATION:
         phase = Phase.COLD_START
     pattern = Pattern.ORDINAL
-    if epochs > max_epochs:
+    if reading.epochs > max_epochs:
         pattern = Pattern.OUT_OF_DATA
     elif not affordable:
         pattern = Pattern.OUT_OF_COMPUTE
-    elif exponent + 1.96 * error < slowest_exponent:
+    elif reading.exponent_high < slowest_exponent:
         pattern = Pattern.SLOW
-    elif len(slopes) >= 3 and slopes[-1] > 2.0 * slopes[:-1].max() + 0.02:
+    elif phase is not Phase.COLD_START and reading.surprise < -EMERGENT_DROP:
         pattern = Pattern.EMERGENT
-    return Reading(
-        phase=phase,
-        pattern=pattern,
-        exponent=exponent,
-        exponent_low=exponent - 1.96 * error,
-        exponent_high=exponent + 1.96 * error,
-        gain=gain,
-        noise=noise,
-        epochs=epochs,
-    )
+    return reading.changed(phase=phase, pattern=pattern)
 
 
-def exponent_of(past: predictive.History, log_compute: float) -> tuple[float, float]:
-    """−d ln L / d ln C along the best split at ln(N·D), and its standard error by the posterior covariance."""
-    row = -1
-    theta = past.fits.theta[row]
-    c = np.array([log_compute - past.anchor[row, 0] - past.anchor[row, 1]])
+def _acceleration(frontier: Floats, compute: Floats) -> float:
+    """Slope of ln L over the newest step against that of the first step; 1 where there are no two steps.
 
-    def slope(at: surface.Floats) -> float:
-        h = 1e-3
-        return float((surface.optimum(at, c - h) - surface.optimum(at, c + h))[0] / (2 * h))
+    A power law with an irreducible part only ever slows down.
+    """
+    steps = np.diff(compute) > math.log(1.2)
+    slopes = (-np.diff(frontier) / np.where(steps, np.diff(compute), 1.0))[steps]
+    if len(slopes) < 2:
+        return 1.0
+    return float(min(slopes[-1] / max(slopes[0], 1e-3), 10.0))
 
-    value = slope(theta)
-    gradient = np.array([(slope(theta + step) - slope(theta - step)) / 2e-4 for step in 1e-4 * np.eye(5)])
-    return value, float(np.sqrt(max(gradient @ past.fits.covariance[row] @ gradient, 0.0)))
+
+def _largest_drop(past: predictive.History) -> float:
+    """The largest mean deviation by which a rung from the fourth on undercut its forecast's 99 % bound."""
+    evidence, drops = past.evidence, [0.0]
+    for k in range(3, evidence.rungs):
+        here = evidence.rung == k
+        runs = [name for name, inside in zip(evidence.run, here, strict=True) if inside]
+        joint = past.predict(k, evidence.log_parameters[here], evidence.log_tokens[here], runs)
+        deviation = float(np.mean(evidence.log_loss[here] - joint.mean))
+        if deviation < -joint.mean_scale * predictive.quantile(0.98, joint.degrees_of_freedom):
+            drops.append(deviation)
+    return min(drops)
+
+
+def _exponent(rungs: Sequence[Sequence[Point]], noise: float) -> tuple[float, float, float]:
+    """−d ln L / d ln C of the newest rungs' best runs, with its 95 % interval: a straight line, no law and no prior.
+
+    A law fitted under priors reads its own expectation into a slow ladder; four best runs cannot.
+    """
+    best = [min(rung, key=lambda p: (p.loss, p.parameters, p.tokens)) for rung in rungs[-NEWEST:]]
+    x = np.array([math.log(p.parameters * p.tokens) for p in best])
+    y = np.array([math.log(p.loss) for p in best])
+    spread = float(np.sum((x - x.mean()) ** 2))
+    if len(best) < 2 or spread < math.log(1.2) ** 2:
+        return 0.0, -math.inf, math.inf
+    slope = float(np.sum((x - x.mean()) * (y - y.mean()))) / spread
+    residuals = y - y.mean() - slope * (x - x.mean())
+    freedom = len(best)  # two more than the line leaves: the noise is known to be worth two
+    variance = (float(np.sum(residuals**2)) + 2.0 * noise**2) / freedom
+    half = predictive.quantile(0.95, freedom) * math.sqrt(variance / spread)
+    return -slope, -slope - half, -slope + half
 
 
 def phase_of(history: Sequence[Sequence[Point]]) -> Phase:

@@ -5,6 +5,7 @@ tells the method and how its constants were found. Works on plain arrays: who ma
 `forecast`'s business. Knows no clock and draws no random number.
 """
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,7 +20,10 @@ Counts = NDArray[np.intp]
 PASSES = 3
 """Fits of one past: weights, robust weights and noise level follow from the fit before."""
 SEED_DECAY = 0.5
-"""Seed variance falls as C^−0.5: sd .02–.03 nats at 27k–44k parameters, .005–.01 above 70k, .0005 at published scales."""
+"""Seed variance falls as C^−0.5: sd .02–.03 nats at 27k–44k parameters, .005–.01 above 70k, .0005
+at published scales."""
+RUN_FADES = 0.5
+"""An earlier checkpoint's deviation fades as D^−0.5 along its own run."""
 LARGEST_SURPRISE = 36.0
 """Squared deviations count as at most (6 sd)²: one freak run must not blind the ladder for good."""
 MOST_RUNGS = 14
@@ -34,9 +38,11 @@ class Settings:
     """logit of E's share of the lowest past loss at 1e19 FLOPs, the prior's mean."""
     entropy_slope: float = 0.1
     """… and its rise per decade of compute: the more is spent, the less is left to reduce."""
-    prior_mean: tuple[float, float] = (0.37, 0.42)
+    entropy_doubt: float = 0.03
+    """sd of ln E added per decade beyond 1e17–1e21 FLOPs, where the two numbers above were learnt."""
+    prior_mean: tuple[float, float] = (0.40, 0.40)
     """alpha, beta."""
-    prior_deviation: tuple[float, float, float, float, float] = (0.20, 0.30, 0.30, 0.20, 0.40)
+    prior_deviation: tuple[float, float, float, float, float] = (0.15, 0.30, 0.30, 0.20, 0.40)
     """sd of ln E, ln a, ln b, ln alpha, ln beta."""
     fit_floor: float = 0.003
     """sd of a well-split run's residual in the fit."""
@@ -44,13 +50,13 @@ class Settings:
     """Residual sd per unit of x = ln L − ln L at the law's best split, in the fit."""
     fit_adapts: float = 0.5
     """Power of the past's own leave-one-out mean square by which the fit's noise level follows the ladder's."""
-    fit_adapts_from: float = 4.0
+    fit_adapts_from: float = 3.0
     """How many recent residuals are worth half of that power."""
     recency: float = 1.7
     """Residual variance grows by e^recency per e-fold of compute below the newest: the law is local."""
-    outlier: float = 2.5
+    outlier: float = 2.0
     """Leave-one-out |z| from which a record loses weight."""
-    fit_factor: float = 1.5
+    fit_factor: float = 1.3
     """Factor on the fit's own variance g'H⁻¹g."""
     floor: float = 0.0024
     """sd of what the law does not say of a well-split run."""
@@ -59,20 +65,22 @@ class Settings:
     """… and per unit of x."""
     below_data: float = 0.11
     """sd per e-fold of tokens below the smallest token count of the past: warm-up and schedule are not in the law."""
-    adapts: float = 0.23
+    adapts: float = 0.14
     """Power of the past's leave-one-out mean square in the forecast's variance."""
     adapts_from: float = 6.0
     rungs_power: float = 0.0
     """Forecast variance falls as (rungs/4)^−power; 0 since past errors say it better."""
-    widening: float = 0.11
+    widening: float = 0.10
     """Forecast sd grows as √(1 + (widening·d)²), d = ln(C/C_max) of the past."""
-    memory: float = 0.59
+    memory: float = 0.6
     """Weight of a past rung's surprise, per rung of age."""
-    prior_weight: float = 4.5
+    prior_weight: float = 4.1
     """Rungs' worth of trust in the scale before any rung was forecast."""
-    inflation: float = 0.98
-    shared: float = 0.5
+    inflation: float = 1.02
+    shared: float = 0.1
     """Correlation between what the law does not say of two different runs of one rung."""
+    mean_factor: float = 0.85
+    """On the scale of a rung's mean deviation, whose tails are lighter than a single run's."""
 
 
 SETTINGS = Settings()
@@ -86,6 +94,8 @@ class Evidence:
     log_tokens: Floats
     log_loss: Floats
     rung: Counts
+    run: tuple[str, ...]
+    """Which training run each record comes from."""
     noise: Floats
     """Variance of ln loss left by seeds, known from replicates; 0 where nothing is known of it."""
     seed_variance: float = 0.0
@@ -115,6 +125,8 @@ class Components:
     """(m,) e-folds of tokens below the past's smallest."""
     ahead: Floats
     """(m,) e-folds of compute above the past's largest."""
+    fresh: Floats
+    """(m,) share of the variance of the unsaid that an earlier checkpoint of the same run leaves open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +137,12 @@ class Predictive:
     covariance: Floats
     """(m, m) squared scales."""
     degrees_of_freedom: float
+    mean_scale: float
+    """Scale of the mean of the m deviations."""
 
     def half_widths(self, confidence: float) -> Floats:
         """Two-sided half-width of each record's interval, ln loss."""
         return quantile(confidence, self.degrees_of_freedom) * np.sqrt(np.diag(self.covariance))
-
-    @property
-    def mean_scale(self) -> float:
-        """Scale of the mean of the m deviations."""
-        return float(np.sqrt(self.covariance.mean()))
 
 
 class History:
@@ -183,16 +192,19 @@ class History:
             self.residual_count = counted.sum(axis=1)
             self.residual_square = (counted * squares).sum(axis=1) / self.residual_count
             level = self._level(s.fit_adapts, s.fit_adapts_from)[:, None]
-        self.fits = fits
+        self.fits, self.residuals = fits, residuals
 
     def _prior(self, compute: Floats, lowest_loss: Floats) -> tuple[Floats, Floats]:
-        """Mean and sd of the logs of (E, a, b, alpha, beta) at anchors of `compute` FLOPs; a and b share what E leaves."""
+        """Mean and sd of the logs of (E, a, b, alpha, beta) at anchors of `compute` FLOPs; a, b share what E leaves."""
         s = self.settings
         share = 1.0 / (1.0 + np.exp(-(s.entropy_at + s.entropy_slope * np.log10(compute / 1e19))))
         half = np.log((1.0 - share) * lowest_loss / 2.0)
         alpha, beta = (np.full_like(half, np.log(value)) for value in s.prior_mean)
         mean = np.stack([np.log(share * lowest_loss), half, half, alpha, beta], axis=-1)
-        return mean, np.broadcast_to(np.array(s.prior_deviation), mean.shape)
+        deviation = np.tile(s.prior_deviation, (len(half), 1))
+        decades = np.maximum(0.0, np.abs(np.log10(compute / 1e19)) - 2.0)
+        deviation[:, 0] = np.hypot(deviation[:, 0], s.entropy_doubt * decades)
+        return mean, deviation
 
     def _level(self, power: float, half_at: float) -> Floats:
         """(K,) factor on variances: the past's own mean square, as far as its count is worth."""
@@ -203,20 +215,40 @@ class History:
         """Where the past of the first `k` rungs stands in the arrays."""
         return int(np.searchsorted(self.lengths, k))
 
-    def components(self, k: int, log_parameters: Floats, log_tokens: Floats) -> Components:
-        """Forecast records at (ln N, ln D) from the first `k` rungs, taken apart."""
+    def components(self, k: int, log_parameters: Floats, log_tokens: Floats, run: Sequence[Hashable]) -> Components:
+        """Forecast records at (ln N, ln D) from the first `k` rungs, taken apart.
+
+        A run whose earlier checkpoint is in the past keeps that checkpoint's deviation from the law, the less the
+        further on it has trained.
+        """
         row = self.row(k)
         theta = self.fits.theta[row]
         u, v = log_parameters - self.anchor[row, 0], log_tokens - self.anchor[row, 1]
         mean = surface.log_loss(theta, u, v)
         J = surface.jacobian(theta, u, v)
+        kept, shift = np.zeros_like(mean), np.zeros_like(mean)
+        for i, place in enumerate(self._checkpoints.get(name, ()) for name in run):
+            earlier = [j for j in place if self.evidence.rung[j] < k]
+            if earlier:
+                nearest = min(earlier, key=lambda j, d=log_tokens[i]: abs(self.evidence.log_tokens[j] - d))  # type: ignore[misc]
+                kept[i] = np.exp(-RUN_FADES * abs(self.evidence.log_tokens[nearest] - log_tokens[i]))
+                shift[i] = kept[i] * self.residuals[row, nearest]
         return Components(
-            mean=mean,
+            mean=mean + shift,
             unknown=J @ np.linalg.solve(self.fits.precision[row], J.T),
             off=np.maximum(0.0, mean - surface.optimum(theta, u + v)),
             below=np.maximum(0.0, self.least_tokens[row] - log_tokens),
             ahead=np.maximum(0.0, log_parameters + log_tokens - self.newest[row]),
+            fresh=1.0 - kept**2,
         )
+
+    @cached_property
+    def _checkpoints(self) -> dict[Hashable, list[int]]:
+        """Records of each run, by index."""
+        places: dict[Hashable, list[int]] = {}
+        for index, name in enumerate(self.evidence.run):
+            places.setdefault(name, []).append(index)
+        return places
 
     def growth(self, k: int, ahead: Floats) -> Floats:
         """Factor on a record's sd, before the ladder's own past errors."""
@@ -228,7 +260,10 @@ class History:
         """(m,) sd of what the law does not say of each record."""
         s = self.settings
         return np.asarray(
-            np.sqrt(s.floor**2 + s.extra**2 + (s.off_optimum * parts.off) ** 2 + (s.below_data * parts.below) ** 2)
+            np.sqrt(
+                parts.fresh
+                * (s.floor**2 + s.extra**2 + (s.off_optimum * parts.off) ** 2 + (s.below_data * parts.below) ** 2)
+            )
         )
 
     @cached_property
@@ -237,7 +272,8 @@ class History:
         e, values = self.evidence, []
         for k in range(1, e.rungs):
             here = e.rung == k
-            parts = self.components(k, e.log_parameters[here], e.log_tokens[here])
+            runs = [name for name, inside in zip(e.run, here, strict=True) if inside]
+            parts = self.components(k, e.log_parameters[here], e.log_tokens[here], runs)
             variance = (self.settings.fit_factor * np.diag(parts.unknown) + self.unsaid(parts) ** 2) * self.growth(
                 k, parts.ahead
             ) ** 2 + e.noise[here]
@@ -251,19 +287,23 @@ class History:
         nu = s.prior_weight + float(weights.sum())
         return (s.prior_weight + float(weights @ q)) / nu, nu
 
-    def predict(self, k: int, log_parameters: Floats, log_tokens: Floats, run: Counts) -> Predictive:
+    def predict(self, k: int, log_parameters: Floats, log_tokens: Floats, run: Sequence[Hashable]) -> Predictive:
         """Joint predictive of planned records from the first `k` rungs; records of one `run` share its seed's noise."""
         s = self.settings
-        parts = self.components(k, log_parameters, log_tokens)
+        parts = self.components(k, log_parameters, log_tokens, run)
         unsaid = self.unsaid(parts)
         same_place = (log_parameters[:, None] == log_parameters) & (log_tokens[:, None] == log_tokens)
-        correlation = np.where(same_place | (run[:, None] == run), 1.0, s.shared)
+        numbers: dict[Hashable, int] = {}
+        number = np.array([numbers.setdefault(name, len(numbers)) for name in run])
+        same_run = number[:, None] == number
+        correlation = np.where(same_place | same_run, 1.0, s.shared)
         growth = self.growth(k, parts.ahead)
         covariance = (s.fit_factor * parts.unknown + correlation * np.outer(unsaid, unsaid)) * np.outer(growth, growth)
         falls = np.exp(-SEED_DECAY / 2.0 * (log_parameters + log_tokens - self.evidence.log_compute.max()))
-        seeds = np.where(run[:, None] == run, self.evidence.seed_variance, 0.0) * np.outer(falls, falls)
+        seeds = np.where(same_run, self.evidence.seed_variance, 0.0) * np.outer(falls, falls)
         square, nu = self.own_scale(k)
-        return Predictive(parts.mean, s.inflation**2 * square * (covariance + seeds), nu)
+        joint = s.inflation**2 * square * (covariance + seeds)
+        return Predictive(parts.mean, joint, nu, s.mean_factor * float(np.sqrt(joint.mean())))
 
 
 def quantile(confidence: float, degrees_of_freedom: float) -> float:

@@ -38,9 +38,8 @@ DIAGNOSED = (Reason.RUN_DIVERGED, Reason.LOSS_ABOVE_PREDICTION)
 def judge(evidence: Evidence) -> Verdict:
     """The verdict on a rung.
 
-    All checks are evaluated in order and listed. The first that fails or is inconclusive decides, save that a finding
-    which experiments can explain goes before `ForecastTooWide`: a rung far outside even a wide interval is worth a
-    diagnosis. When none does, a check that could not be judged for want of records makes the rung NotJudged.
+    All checks are evaluated in order and listed. The first that fails or is inconclusive decides, save that
+    `ForecastTooWide`, which only says that nothing is known, gives way to any later finding. When none does, a check that could not be judged for want of records makes the rung NotJudged.
     """
     g = Gathered(evidence)
     checks = tuple(check(g) for check in CHECKS)
@@ -48,7 +47,7 @@ def judge(evidence: Evidence) -> Verdict:
     if against:
         deciding = against[0]
         if deciding.reason is Reason.FORECAST_TOO_WIDE:
-            deciding = next((check for check in against if check.reason in DIAGNOSED), deciding)
+            deciding = next((check for check in against if check.reason is not deciding.reason), deciding)
         if deciding.reason in DIAGNOSED:
             return _verdict(diagnose(g, deciding.reason, deciding.message), checks)
         return _verdict(Settled(deciding.outcome, deciding.reason, deciding.message), checks)

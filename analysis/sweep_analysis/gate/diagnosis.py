@@ -88,6 +88,13 @@ def _settle(
     excess = math.inf if g.diverged else g.deviation
     high = _predicted_high(g, subject)
     if best != 1.0 and bracket[best] <= high and gain >= EXPLAINS * excess:
+        if not g.diverged and _alone(g, subject):
+            return Settled(
+                Outcome.INCONCLUSIVE,
+                Reason.ONE_RUN_OFF,
+                f"{finding}; learning rate x{best:g} mends the run at N = {format_scale(subject.parameters)}, seed"
+                f" {subject.seed}, and the rung's other runs are as predicted: look at how it differs",
+            )
         better = "trains" if math.isinf(here) else f"is {gain:.1%} better"
         return Settled(
             Outcome.INCONCLUSIVE,
@@ -111,6 +118,18 @@ def _settle(
         )
     factors = ", ".join(f"x{factor:g}" for factor in sorted(bracket) if factor != 1.0)
     return Settled(Outcome.FAIL, cause, f"{finding}; neither learning rate ({factors}) nor seed explains it")
+
+
+def _alone(g: Gathered, subject: Run) -> bool:
+    """Whether most of the rung's other runs lie inside their own intervals."""
+    if not isinstance(g.evidence.forecast, Forecast):
+        return False
+    others = [
+        g.by_key[key].loss <= prediction.high
+        for key, prediction in zip(g.keys, g.evidence.forecast.predictions, strict=True)
+        if key in g.by_key and (key[0], key[2]) != (subject.parameters, subject.seed)
+    ]
+    return sum(others) > len(others) / 2
 
 
 def _results(g: Gathered, subject: Run, here: float) -> tuple[dict[float, float], list[float], int]:

@@ -76,6 +76,9 @@ class Reason(StrEnum):
     """Better than predicted is a surprise too; Inconclusive."""
     BADLY_TUNED = "BadlyTuned"
     """Another learning rate gives the predicted loss: the rung is to be rerun whole with `retune`; Inconclusive."""
+    ONE_RUN_OFF = "OneRunOff"
+    """Another learning rate mends one run while the rung's others are as predicted: a rerun of the whole rung with it
+    would harm them; Inconclusive."""
     SEEDS_DISAGREE = "SeedsDisagree"
     """A replicate seed does not repeat the surprise: the rung's noise is too large to judge; Inconclusive."""
     DIAGNOSIS_FAILED = "DiagnosisFailed"
