@@ -47,7 +47,7 @@ class Reading(Document):
     phase: Phase
     pattern: Pattern
     exponent: float
-    """−d ln L / d ln C over the newest rungs' best runs; 0, with an interval of ±9, where there are no two to compare."""
+    """−d ln L / d ln C over the newest rungs' best runs; 0 ± 9 where there are no two to compare."""
     exponent_low: float
     exponent_high: float
     """Its 95 % interval."""
@@ -56,7 +56,7 @@ class Reading(Document):
     noise: float
     """sd of one run's ln loss, from replicates where there are any."""
     acceleration: float
-    """Slope of ln L in ln C over the newest step, over that of the first."""
+    """Slope of ln L in ln C over the newest step, over that of the step before."""
     surprise: float
     """Largest ln deviation by which a rung undercut its forecast beyond the 99 % bound; 0 where none did."""
     epochs: float
@@ -70,7 +70,7 @@ NOISE = 0.001
 NEWEST = 4
 """Rungs whose best runs give the exponent."""
 COLD_ACCELERATION = 1.3
-"""A ladder whose loss falls this much faster than at its start is not on its law yet."""
+"""A ladder whose loss falls this much faster than a step before is not on its law."""
 EMERGENT_DROP = 0.02
 """A rung this far under its forecast, and under the forecast's 99 % bound, is a jump."""
 
@@ -104,6 +104,7 @@ def read(
     frontier = np.array([min(math.log(p.loss) for p in rung) for rung in rungs])
     compute = np.array([max(math.log(p.parameters * p.tokens) for p in rung) for rung in rungs])
     exponent, low, high = _exponent(rungs, noise)
+    acceleration, from_the_start = _acceleration(frontier, compute)
     reading = Reading(
         phase=Phase.SCALING,
         pattern=Pattern.ORDINAL,
@@ -112,7 +113,7 @@ def read(
         exponent_high=min(high, 9.0),
         gain=float(np.min(frontier[:-1]) - frontier[-1]) if len(rungs) > 1 else 0.0,
         noise=noise,
-        acceleration=_acceleration(frontier, compute),
+        acceleration=acceleration,
         surprise=_largest_drop(past),
         epochs=max((p.tokens / p.unique_tokens for p in rungs[-1] if p.unique_tokens), default=1.0),
     )
@@ -120,7 +121,7 @@ def read(
     phase = Phase.SCALING
     if climbed and reading.gain <= 3.0 * noise:
         phase = Phase.PLATEAU
-    elif reading.acceleration > COLD_ACCELERATION:
+    elif acceleration > COLD_ACCELERATION and from_the_start:
         phase = Phase.COLD_START
     pattern = Pattern.ORDINAL
     if reading.epochs > max_epochs:
@@ -134,16 +135,18 @@ def read(
     return reading.changed(phase=phase, pattern=pattern)
 
 
-def _acceleration(frontier: Floats, compute: Floats) -> float:
-    """Slope of ln L over the newest step against that of the first step; 1 where there are no two steps.
+def _acceleration(frontier: Floats, compute: Floats) -> tuple[float, bool]:
+    """Slope of ln L in ln C over the newest step against the one before, and whether that is how it began.
 
-    A power law with an irreducible part only ever slows down.
+    A power law with an irreducible part only ever slows down. A ladder that speeds up from its start is not on its law
+    yet; one that did slow down and then speeds up has jumped. (1, False) where there are no two steps.
     """
     steps = np.diff(compute) > math.log(1.2)
-    slopes = (-np.diff(frontier) / np.where(steps, np.diff(compute), 1.0))[steps]
+    slopes = np.maximum((-np.diff(frontier) / np.where(steps, np.diff(compute), 1.0))[steps], 1e-3)
     if len(slopes) < 2:
-        return 1.0
-    return float(min(slopes[-1] / max(slopes[0], 1e-3), 10.0))
+        return 1.0, False
+    ratios = np.minimum(slopes[1:] / slopes[:-1], 10.0)
+    return float(ratios[-1]), bool(ratios[0] > COLD_ACCELERATION)
 
 
 def _largest_drop(past: predictive.History) -> float:

@@ -49,7 +49,7 @@ class World(StrEnum):
     BAD_RUNG = "BadRung"
     """Every run of the broken rung has."""
     DIVERGED = "Diverged"
-    """One run of the broken rung diverges, with a learning rate 60 times too high."""
+    """The broken rung's learning rate is 3 times too high, and one of its runs diverges."""
     MISSING = "Missing"
     """A record of the broken rung never arrives."""
     DUPLICATED = "Duplicated"
@@ -127,7 +127,8 @@ class Truth:
             deviation += 0.003 * place.standard_normal() + 0.002 * wobble.standard_normal()
         sd = self.noise * self.design.seed_sd * (run.parameters / self.design.sizes[0]) ** -self.design.seed_decay
         mistuned = self._mistuning(run, number) * run.learning_rate_factor
-        if mistuned > DIVERGES_AT:
+        edge = 2.0 if self.world is World.DIVERGED and run.seed == 0 else DIVERGES_AT
+        if mistuned > edge:
             return math.inf
         deviation += BOWL * math.log(mistuned) ** 2
         return float(loss * math.exp(deviation) + sd * rng.standard_normal())
@@ -148,10 +149,9 @@ class Truth:
             return 1.0
         if self.world is World.BAD_RUNG:
             return 30.0
-        cheapest = run.seed == 0
-        if self.world is World.BAD_RUN and cheapest:
-            return 30.0
-        return 60.0 if self.world is World.DIVERGED and cheapest else 1.0
+        if self.world is World.DIVERGED:
+            return 3.0
+        return 30.0 if self.world is World.BAD_RUN and run.seed == 0 else 1.0
 
     @property
     def ceiling(self) -> float:

@@ -84,7 +84,7 @@ def fit(
         tried = _cost(theta + step, u, v, losses, weights, mean, penalty)
         better = np.isfinite(tried) & (tried <= cost) & ~converged
         theta = np.where(better[:, None], theta + step, theta)
-        converged |= better & (cost - tried <= 1e-9 * (1.0 + cost)) | (damping > 1e8)
+        converged |= better & (cost - tried <= 1e-8 * (1.0 + cost)) | (damping > 1e8)
         cost = np.where(better, tried, cost)
         damping = np.where(better, damping * 0.2, damping * 8.0)
         if converged.all():

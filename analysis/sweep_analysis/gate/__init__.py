@@ -39,7 +39,8 @@ def judge(evidence: Evidence) -> Verdict:
     """The verdict on a rung.
 
     All checks are evaluated in order and listed. The first that fails or is inconclusive decides, save that
-    `ForecastTooWide`, which only says that nothing is known, gives way to any later finding. When none does, a check that could not be judged for want of records makes the rung NotJudged.
+    `ForecastTooWide`, which only says that nothing is known, gives way to any later finding. When none does, a check
+    that could not be judged for want of records makes the rung NotJudged.
     """
     g = Gathered(evidence)
     checks = tuple(check(g) for check in CHECKS)

@@ -95,6 +95,13 @@ def _settle(
                 f"{finding}; learning rate x{best:g} mends the run at N = {format_scale(subject.parameters)}, seed"
                 f" {subject.seed}, and the rung's other runs are as predicted: look at how it differs",
             )
+        if abs(math.log(subject.learning_rate_factor * best)) <= abs(math.log(subject.learning_rate_factor)) + 1e-9:
+            return Settled(
+                Outcome.INCONCLUSIVE,
+                Reason.BADLY_TUNED,
+                f"{finding}; learning rate x{best:g} is {gain:.1%} better, which undoes the retune that was made:"
+                " no one rate suits this rung",
+            )
         better = "trains" if math.isinf(here) else f"is {gain:.1%} better"
         return Settled(
             Outcome.INCONCLUSIVE,
