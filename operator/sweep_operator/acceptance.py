@@ -152,7 +152,8 @@ def _target_below_ladder(spec: SweepSpec, rungs: tuple[Rung, ...], target: Run) 
     return Refused(
         "TargetBelowLadder",
         f"the target ({format_scale(spec.target.parameters)} parameters on {format_scale(spec.target.tokens)} tokens)"
-        f" costs no more than the ladder's largest run ({format_scale(largest.parameters)} on {format_scale(max(largest.tokens))});"
+        f" costs no more than the ladder's largest run ({format_scale(largest.parameters)}"
+        f" on {format_scale(max(largest.tokens))});"
         " raise the target or end the ladder earlier",
     )
 

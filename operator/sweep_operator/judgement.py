@@ -6,15 +6,15 @@ a call, and called at transitions only.
 
 from collections.abc import Iterable, Sequence
 
-from sweep_analysis.fit import Fit, Interval, fit
+from sweep_analysis.fit import Interval, fit
 from sweep_analysis.flops import six_nd
 from sweep_analysis.forecast import Forecast, NoForecast, Point, forecast, planned_records, points_of
 from sweep_analysis.gate import Evidence, Thresholds, Verdict, judge
 from sweep_analysis.phases import read
+from sweep_analysis.posterior import believe
 from sweep_analysis.record import Failure, Record
 from sweep_analysis.rung import Run
 from sweep_analysis.scale import format_scale
-from sweep_analysis.split import optimal_split
 from sweep_operator import budget
 from sweep_operator.api import RungState, RungStatus, ScalingRun, ScalingSweep, SweepSpec, TargetStatus
 from sweep_operator.api.status import Law
@@ -96,6 +96,11 @@ def verdict_of(
             target=None if rung.name == "target" else (float(target.parameters), float(target.tokens[-1])),
             budget=None,  # affordability is asked before the next rung starts, since a budget may be raised meanwhile
             diagnosis=tuple(diagnosis),
+            retuned_from=tuple(
+                r.runs[0].learning_rate_factor
+                for r in sweep.status.rungs
+                if r.name == rung.name and r.state is RungState.SUPERSEDED
+            ),
         )
     )
 
@@ -105,13 +110,12 @@ def law_of(spec: SweepSpec, history: History) -> Law | None:
     records = [record for rung in history for record in rung]
     if len(records) < 3:
         return None
-    fitted = _fit(spec, history)
     reading = read(_points(history))
     return Law(
         name=spec.law,
-        parameters=fitted.parameters,
+        parameters=believe(_points(history)).constants(spec.gate.confidence),
         records=len(records),
-        fit_status=str(fitted.status),
+        fit_status=_fit_status(spec, history),
         phase=reading.phase,
         pattern=reading.pattern,
     )
@@ -130,23 +134,24 @@ def target_outlook(sweep: ScalingSweep, history: History, target: Run, children:
     if isinstance(expected, NoForecast):
         return outlook.changed(message=expected.message)
     at = expected.predictions[0]
-    split = optimal_split(_fit(spec, history), flops)
+    optimal_parameters, optimal_tokens = believe(_points(history)).split(flops, spec.gate.confidence)
     return outlook.changed(
         prediction=Interval(value=at.loss, low=at.low, high=at.high),
         jump=expected.jump,
-        optimal_parameters=split.parameters,
-        optimal_tokens=split.tokens,
+        optimal_parameters=optimal_parameters,
+        optimal_tokens=optimal_tokens,
     )
 
 
-def _fit(spec: SweepSpec, history: History) -> Fit:
+def _fit_status(spec: SweepSpec, history: History) -> str:
+    """Whether the records alone would pin the law down; the posterior always can."""
     records = [record for rung in history for record in rung]
     columns = {
         "parameters": [record.parameters.total for record in records],
         "tokens": [record.tokens for record in records],
         "loss": [record.loss for record in records],
     }
-    return fit(columns, law=spec.law)
+    return str(fit(columns, law=spec.law).status)
 
 
 def _points(history: History) -> list[tuple[Point, ...]]:

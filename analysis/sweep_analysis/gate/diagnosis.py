@@ -95,7 +95,9 @@ def _settle(
                 f"{finding}; learning rate x{best:g} mends the run at N = {format_scale(subject.parameters)}, seed"
                 f" {subject.seed}, and the rung's other runs are as predicted: look at how it differs",
             )
-        if abs(math.log(subject.learning_rate_factor * best)) <= abs(math.log(subject.learning_rate_factor)) + 1e-9:
+        if any(
+            math.isclose(subject.learning_rate_factor * best, tried, rel_tol=0.01) for tried in g.evidence.retuned_from
+        ):
             return Settled(
                 Outcome.INCONCLUSIVE,
                 Reason.BADLY_TUNED,

@@ -42,6 +42,8 @@ class Evidence:
     budget: Affordable | None = None
     diagnosis: tuple[tuple[Run, Record | Failure], ...] = ()
     """What the experiments asked for so far gave."""
+    retuned_from: tuple[float, ...] = ()
+    """Learning-rate factors of this rung's superseded revisions."""
 
 
 @dataclass(frozen=True)

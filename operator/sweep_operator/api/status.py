@@ -77,12 +77,14 @@ class RungStatus(Document):
 
 
 class Law(Document):
-    """The law as last fitted."""
+    """The law by which forecasts are made, after the newest promoted rung."""
 
     name: str
     parameters: dict[str, Interval]
+    """Posterior constants, each with its interval."""
     records: int
     fit_status: str
+    """Of a fit to the records alone, without prior: whether they pin the law down by themselves."""
     phase: str
     pattern: str
 
