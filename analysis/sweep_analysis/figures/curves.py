@@ -28,7 +28,7 @@ from sweep_analysis.figures.style import (
     spread,
 )
 
-BINS = 120
+BINS = 72
 """Even steps of log tokens over the whole width, in each of which a curve is averaged."""
 _TRUSTED = 0.1
 """Share of a run's tokens before which its loss only tells the initialisation; left out of the vertical scale."""

@@ -42,7 +42,7 @@ MARKER_NAMES = ("circles", "squares", "diamonds", "triangles", "inverted triangl
 """One marker for each token/parameter ratio; beyond five they repeat, and the lines' names tell."""
 MANY = 300
 """Marks above which a figure draws them in one piece and without a sentence each, to stay light."""
-MOST = 1500
+MOST = 1000
 """Marks of one kind that a figure draws; of more, so many chosen evenly and always the same."""
 TIP = "tip:"
 """An artist whose gid starts so carries a sentence that a page shows when it is pointed at."""

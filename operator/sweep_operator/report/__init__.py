@@ -1,6 +1,6 @@
 """The report of a ladder: one self-contained page, written beside the ladder's documents.
 
-Owns the call. `gather` reads, `words` says, `plots` and `details` show, `page` puts together.
+Owns the call. `gather` reads, `words` says, `plots`, `tables` and `folded` show, `page` puts together.
 """
 
 from pathlib import Path

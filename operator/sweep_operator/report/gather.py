@@ -6,6 +6,7 @@ a readable sweep is refused, by the store.
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,11 +14,20 @@ from pathlib import Path
 
 import numpy as np
 
+from sweep_analysis.figures.curves import thin
 from sweep_analysis.figures.series import Floats
 from sweep_analysis.record import Record
+from sweep_analysis.rung import Purpose
 from sweep_operator.api import TARGET, RungState, RungStatus, ScalingRun, ScalingSweep
 from sweep_operator.clusters.local.store import Store
 from sweep_operator.judgement import runs_of
+from sweep_operator.names import run_name
+
+MOST_CURVES = 60
+"""More could not be told apart, and would make the page heavy."""
+RESOLUTION = 0.002
+"""Steps of log tokens in which a long curve is averaged when it is read; finer than any figure."""
+LONG = 5000
 
 Pieces = tuple[tuple[Floats, Floats], ...]
 """(tokens, loss) of a trunk and its branches."""
@@ -30,7 +40,9 @@ class Ladder:
     sweep: ScalingSweep
     runs: tuple[ScalingRun, ...]
     curves: dict[str, Pieces]
-    """By run name; runs without a readable point are left out."""
+    """By run name, of planned runs with a readable point; of a ladder with very many, the first runs of each rung."""
+    curves_left_out: int = 0
+    """Runs whose curve was not read because there are too many."""
     notices: tuple[str, ...] = ()
     """One sentence for each thing that could not be read."""
 
@@ -53,6 +65,18 @@ class Ladder:
             )
             for rung in self.sweep.status.rungs
         }
+
+    @cached_property
+    def losses(self) -> dict[tuple[str, int, str], dict[int, float]]:
+        """Accepted losses by token count, of each planned run, by (rung, revision, digest of the run)."""
+        by_name = {run.metadata.name: run for run in self.runs}
+        found = {}
+        for rung in self.sweep.status.rungs:
+            for run in rung.runs:
+                child = by_name.get(run_name(self.sweep, rung.name, rung.revision, run))
+                accepted = child.status.accepted if child else ()
+                found[rung.name, rung.revision, run.content_digest] = {r.tokens: r.loss for r in accepted}
+        return found
 
     def history(self) -> list[tuple[Record, ...]]:
         """The records that the law rests on: those of promoted rungs, the target left out."""
@@ -80,14 +104,40 @@ def gather(workdir: Path) -> Ladder:
     if sweep is None:
         raise NoSweepError(f"{workdir} holds no sweep; name the folder that `scalingsweep run` was given as --workdir")
     runs = tuple(store.runs())
+    files = {run.metadata.name: store.folder(run.metadata.name) / "storage" / "curve.jsonl" for run in runs}
+    planned = [run for run in _planned(sweep, runs) if files[run.metadata.name].exists()]
+    chosen = _first_of_each_rung(planned)
     curves = {}
-    for run in runs:
-        pieces, notice = read_curve(store.folder(run.metadata.name) / "storage" / "curve.jsonl")
+    for run in chosen:
+        pieces, notice = read_curve(files[run.metadata.name])
         if pieces:
             curves[run.metadata.name] = pieces
         if notice:
             notices.append(f"{run.metadata.name}: {notice}")
-    return Ladder(sweep, runs, curves, tuple(notices))
+    return Ladder(sweep, runs, curves, len(planned) - len(chosen), tuple(notices))
+
+
+def _planned(sweep: ScalingSweep, runs: Sequence[ScalingRun]) -> list[ScalingRun]:
+    """The planned runs of each rung's newest revision; diagnosis and what was rerun are left out."""
+    revisions = {rung.name: rung.revision for rung in sweep.status.rungs}
+    return [
+        run
+        for run in runs
+        if run.spec.run.purpose is not Purpose.DIAGNOSIS and run.spec.revision == revisions.get(run.spec.rung)
+    ]
+
+
+def _first_of_each_rung(runs: Sequence[ScalingRun]) -> list[ScalingRun]:
+    if len(runs) <= MOST_CURVES:
+        return list(runs)
+    each = max(1, MOST_CURVES // len({run.spec.rung for run in runs}))
+    seen: Counter[str] = Counter()
+    chosen = []
+    for run in sorted(runs, key=lambda run: (run.spec.run.parameters, run.spec.run.seed)):
+        seen[run.spec.rung] += 1
+        if seen[run.spec.rung] <= each:
+            chosen.append(run)
+    return chosen
 
 
 def read_curve(path: Path) -> tuple[Pieces, str]:
@@ -132,7 +182,8 @@ class _Point:
 
 
 def _arrays(points: Sequence[_Point]) -> tuple[Floats, Floats]:
-    return np.array([p.tokens for p in points]), np.array([p.loss for p in points])
+    tokens, loss = np.array([p.tokens for p in points]), np.array([p.loss for p in points])
+    return (tokens, loss) if len(points) <= LONG else thin(tokens, loss, RESOLUTION)
 
 
 def _point(line: str) -> _Point | None:

@@ -18,12 +18,13 @@ from sweep_analysis.figures import (
     timeline_figure,
 )
 from sweep_analysis.figures.style import MARKER_NAMES, MOST, Layout, percent, power
+from sweep_analysis.fit import FitStatus
 from sweep_analysis.gate import Outcome
 from sweep_operator.api import RungState
-from sweep_operator.report import details, plots
+from sweep_operator.report import folded, plots, tables
 from sweep_operator.report.gather import Ladder
 from sweep_operator.report.markup import Child, Markup, join, tag
-from sweep_operator.report.words import amount, between, headline, loss, size_words, target_forecast
+from sweep_operator.report.words import amount, between, headline, loss, moment, size_words, target_forecast
 
 
 def page(ladder: Ladder) -> str:
@@ -97,8 +98,8 @@ def _sections(ladder: Ladder) -> list[Markup]:
     sections = [
         _law(ladder),
         _forecasts(ladder),
-        _section("Verdicts", "What the gate said of each rung, check by check.", details.verdicts(ladder)),
-        _section("The law’s constants", "As last fitted, with the interval of each.", details.law_table(ladder)),
+        _section("Verdicts", "What the gate said of each rung, check by check.", folded.verdicts(ladder)),
+        _section("The law’s constants", "As last fitted, with the interval of each.", tables.law_table(ladder)),
         _residuals(ladder),
         _curves(ladder),
         _timeline(ladder),
@@ -107,7 +108,7 @@ def _sections(ladder: Ladder) -> list[Markup]:
     if ladder.notices:
         items = [tag("li", notice) for notice in ladder.notices]
         sections.append(_section("What could not be read", "The rest of the report does without.", tag("ul", *items)))
-    sections.append(_section("Manifest", "What was asked for.", details.manifest(ladder.sweep.spec)))
+    sections.append(_section("Manifest", "What was asked for.", folded.manifest(ladder.sweep.spec)))
     return sections
 
 
@@ -186,7 +187,7 @@ def _forecasts(ladder: Ladder) -> Markup:
     said = [f"{r.rung}: {percent(r.deviation)}" for r in rows if r.deviation is not None]
     alternative = "Deviation of each rung from its forecast. " + ("; ".join(said) or "None has been measured yet") + "."
     figure = _drawn("forecasts", alternative, lambda layout: forecasts_figure(rows, layout=layout))
-    return _section(title, caption, figure, details.forecast_table(ladder))
+    return _section(title, caption, figure, tables.forecast_table(ladder))
 
 
 def _residuals(ladder: Ladder) -> Markup:
@@ -200,6 +201,9 @@ def _residuals(ladder: Ladder) -> Markup:
         f"Residuals of {len(misfits)} records; the largest is {percent(off, 2)}, at rung {worst.measured.rung}."
     )
     tolerance = ladder.sweep.spec.gate.tolerance
+    law = ladder.sweep.status.law
+    if law is not None and law.fit_status != FitStatus.CONVERGED:
+        caption += f" The fit is {law.fit_status}."
     caption += _shapes([m.measured for m in misfits])
     figure = _drawn(
         "residuals", alternative, lambda layout: residuals_figure(misfits, tolerance=tolerance, layout=layout)
@@ -208,7 +212,7 @@ def _residuals(ladder: Ladder) -> Markup:
 
 
 def _curves(ladder: Ladder) -> Markup:
-    curves, left_out = plots.learning_curves(ladder)
+    curves = plots.learning_curves(ladder)
     title = "Learning curves"
     if not curves:
         return _section(title, "Training loss over tokens.", _absent("No learning curve has been written yet."))
@@ -216,8 +220,9 @@ def _curves(ladder: Ladder) -> Markup:
         "Training loss of every planned run; where a line forks, a decay branch ends in a record of its own."
         " Points are the records, measured on validation text."
     )
-    if left_out:
-        caption += f" {len(curves)} of {len(curves) + left_out} runs are shown, the first of each rung."
+    if ladder.curves_left_out:
+        all_curves = len(curves) + ladder.curves_left_out
+        caption += f" {len(curves)} of {all_curves} runs are shown, the first of each rung."
     alternative = f"Training loss over tokens of {len(curves)} runs, of {len({c.rung for c in curves})} rungs."
     return _section(title, caption, _drawn("curves", alternative, lambda layout: curves_figure(curves, layout=layout)))
 
@@ -228,8 +233,8 @@ def _timeline(ladder: Ladder) -> Markup:
     if not bars and not marks:
         return _section(title, "What ran when.", _absent("Nothing has happened yet."))
     caption = (
-        f"From {details.moment(start)}. Bars are attempts at runs; a hollow diamond is a forecast, a filled one a"
-        " verdict. Each forecast stands before the runs it is about."
+        f"From {moment(start)}. Bars are attempts at runs, from the order to the end; a hollow diamond is a forecast,"
+        " a filled one a verdict. Each forecast stands before the runs it is about."
     )
     if any(bar.diagnosis for bar in bars):
         caption += " Paler bars are diagnosis."
@@ -239,7 +244,7 @@ def _timeline(ladder: Ladder) -> Markup:
         f"{len(bars)} attempts at {len(ladder.runs)} runs, {sum(m.kind == 'Verdict' for m in marks)} verdicts."
     )
     figure = _drawn("timeline", alternative, lambda layout: timeline_figure(bars, marks, layout=layout))
-    return _section(title, caption, figure, details.failures(ladder))
+    return _section(title, caption, figure, folded.failures(ladder))
 
 
 def _cost(ladder: Ladder) -> Markup:
@@ -272,7 +277,7 @@ def _provenance(ladder: Ladder) -> Markup:
     versions = sorted({r.trainer_version for records in ladder.records.values() for r in records})
     parts: list[Child] = []
     if ladder.last_time:
-        parts.append(f"As of {details.moment(ladder.last_time)}. ")
+        parts.append(f"As of {moment(ladder.last_time)}. ")
     if versions:
         parts.append(f"Trained with version {', '.join(versions)}. ")
     parts.append("Losses are validation cross-entropy in nats per token; N counts all trainable parameters; C = 6·N·D.")

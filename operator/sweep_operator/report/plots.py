@@ -4,7 +4,6 @@ Owns the translation. What the figures look like is `sweep_analysis.figures`' bu
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 
@@ -25,7 +24,6 @@ from sweep_analysis.figures import (
     inline_svg,
 )
 from sweep_analysis.figures.style import PAGE, PHONE
-from sweep_analysis.fit import FitStatus
 from sweep_analysis.forecast import Forecast, points_of
 from sweep_analysis.laws import law_of
 from sweep_analysis.record import Record
@@ -62,12 +60,12 @@ def _measured(rung: str, record: Record, used: bool = True) -> Measured:
 def bands(ladder: Ladder, records: list[Measured]) -> tuple[Band | None, list[Band]]:
     """The forecast along the target's token/parameter ratio, and along the ladder's other ratios."""
     target = ladder.sweep.spec.target
-    aim = float(target.tokens / target.parameters)
+    aim = float(f"{target.tokens / target.parameters:.2g}")
     computes = [*(m.compute for m in records), 6.0 * target.parameters * target.tokens]
     span = (min(computes) / 4, max(computes) * 3)
     history = [points_of(records) for records in ladder.history()]
     confidence = ladder.sweep.spec.gate.confidence
-    band = band_along(history, float(f"{aim:.3g}"), span, confidence=confidence, law=ladder.sweep.spec.law)
+    band = band_along(history, aim, span, confidence=confidence, law=ladder.sweep.spec.law)
     if band is None:
         return None, []
     others = sorted({m.ratio for m in records if abs(math.log(m.ratio / aim)) > 0.1})
@@ -97,24 +95,23 @@ def outcomes(ladder: Ladder) -> list[RungOutcome]:
 
 
 def foretold(ladder: Ladder, rung: RungStatus) -> tuple[Foretold, ...]:
-    """The rung's predictions, each with the loss that came; empty without a forecast."""
+    """The rung's predictions, each with the losses that came; runs that differ in their seed alone share one."""
     outcome = rung.forecast.outcome if rung.forecast else None
     if not isinstance(outcome, Forecast):
         return ()
-    return tuple(
-        Foretold(p.parameters, p.tokens, p.loss, p.low, p.high, () if came is None else (came,))
-        for (_, _, came), p in zip(owed(ladder, rung), outcome.predictions, strict=False)
-    )
+    by_size = {(p.parameters, p.tokens): p for p in outcome.predictions}
+    came = owed(ladder, rung)
+    return tuple(Foretold(N, D, p.loss, p.low, p.high, tuple(came.get((N, D), ()))) for (N, D), p in by_size.items())
 
 
-def owed(ladder: Ladder, rung: RungStatus) -> list[tuple[int, int, float | None]]:
-    """(N, D, loss) of every record that the rung owes, in the order of its predictions; None for what has not come."""
-    came = {(r.parameters.total, r.tokens, r.seed): r.loss for r in ladder.records[rung.name, rung.revision]}
-    return [
-        (run.parameters, tokens, came.get((run.parameters, tokens, run.seed)))
-        for run in rung.runs
-        for tokens in run.tokens
-    ]
+def owed(ladder: Ladder, rung: RungStatus) -> dict[tuple[int, int], list[float]]:
+    """Every (N, D) at which the rung owes records, in the order of the plan, with the losses that have come."""
+    came: dict[tuple[int, int], list[float]] = {}
+    for run in rung.runs:
+        losses = ladder.losses[rung.name, rung.revision, run.content_digest]
+        for tokens in run.tokens:
+            came.setdefault((run.parameters, tokens), []).extend([losses[tokens]] if tokens in losses else [])
+    return came
 
 
 def judged_half_width(rung: RungStatus) -> float | None:
@@ -132,7 +129,7 @@ def judged_half_width(rung: RungStatus) -> float | None:
 def misfits(ladder: Ladder) -> list[Misfit]:
     """Every fitted record against the law as last fitted; empty while there is none, or none that predicts."""
     law = ladder.sweep.status.law
-    if law is None or law.fit_status not in (FitStatus.CONVERGED, FitStatus.AT_BOUND, FitStatus.ILL_CONDITIONED):
+    if law is None:
         return []
     constants = {name: interval.value for name, interval in law.parameters.items()}
     form = law_of(law.name)
@@ -140,43 +137,22 @@ def misfits(ladder: Ladder) -> list[Misfit]:
         return []
     promoted = [r for r in ladder.rungs if r.state is RungState.PROMOTED]
     records = [_measured(r.name, record) for r in promoted for record in ladder.records[r.name, r.revision]]
-    return [Misfit(m, float(form.predict(constants, parameters=m.parameters, tokens=m.tokens))) for m in records]
+    axes = {"parameters": [m.parameters for m in records], "tokens": [m.tokens for m in records]}
+    return [Misfit(m, float(fitted)) for m, fitted in zip(records, form.predict(constants, **axes), strict=True)]
 
 
-MOST_CURVES = 60
-"""More could not be told apart, and would make the page heavy."""
-
-
-def learning_curves(ladder: Ladder) -> tuple[list[LearningCurve], int]:
-    """The curves of planned runs, smallest first, and how many were left out; diagnosis runs are not planned.
-
-    Of a ladder with very many runs, the first of each rung are kept.
-    """
-    revisions = {rung.name: rung.revision for rung in ladder.sweep.status.rungs}
-    planned = [
-        run
-        for run in ladder.runs
-        if run.spec.run.purpose is not Purpose.DIAGNOSIS and run.spec.revision == revisions.get(run.spec.rung)
-    ]
-    planned = [run for run in planned if run.metadata.name in ladder.curves]
-    planned.sort(key=lambda run: (run.spec.run.parameters, run.spec.run.seed))
-    each = max(1, MOST_CURVES // max(1, len({run.spec.rung for run in planned})))
-    seen: Counter[str] = Counter()
-    kept = []
-    for run in planned:
-        seen[run.spec.rung] += 1
-        if len(planned) <= MOST_CURVES or seen[run.spec.rung] <= each:
-            kept.append(run)
-    curves = [
+def learning_curves(ladder: Ladder) -> list[LearningCurve]:
+    """The curves that were read, smallest model first."""
+    return [
         LearningCurve(
             run.spec.rung,
             f"seed {run.spec.run.seed}",
             ladder.curves[run.metadata.name],
             tuple((r.tokens, r.loss) for r in run.status.accepted),
         )
-        for run in kept
+        for run in sorted(ladder.runs, key=lambda run: (run.spec.run.parameters, run.spec.run.seed))
+        if run.metadata.name in ladder.curves
     ]
-    return curves, len(planned) - len(kept)
 
 
 def timeline(ladder: Ladder) -> tuple[list[Bar], list[Mark], str]:

@@ -196,3 +196,22 @@ def _count(number: int, noun: str) -> str:
 def size_words(parameters: float, tokens: float) -> str:
     """`300K parameters on 6M tokens`."""
     return f"{format_scale(parameters)} parameters on {format_scale(tokens)} tokens"
+
+
+def moment(time: str) -> str:
+    """`2026-03-14 09:26 UTC`, from RFC 3339."""
+    return f"{time[:10]} {time[11:16]} UTC" if len(time) >= 16 else time
+
+
+def number(value: float) -> str:
+    """Four significant digits; very large and very small ones with a power of ten."""
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.4g}"
+    mantissa, exponent = f"{value:.3e}".split("e")
+    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{mantissa}×10{raised}"
+
+
+def spaced(name: str) -> str:
+    """`ForecastTooWide` → `forecast too wide`."""
+    return "".join(f" {c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))

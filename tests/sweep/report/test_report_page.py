@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -247,8 +245,3 @@ def test_a_curve_is_cut_where_a_branch_leaves_the_trunk(tmp_path: Path) -> None:
 def test_markup_escapes_what_it_did_not_make_itself() -> None:
     assert tag("p", "<b>&", tag("i", "x"), title='"<') == '<p title="&quot;&lt;">&lt;b&gt;&amp;<i>x</i></p>'
     assert join(None, "a", [Markup("<br>"), "<"]) == "a<br>&lt;"
-
-
-def test_importing_the_figures_draws_in_no_drawing_library() -> None:
-    code = "import sys, sweep_analysis.figures; sys.exit('matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
