@@ -31,11 +31,17 @@ if TYPE_CHECKING:
     from sweep_analysis.fit import Outlook as Outlook
     from sweep_analysis.fit import fit as fit
     from sweep_analysis.fit import identifies as identifies
+    from sweep_analysis.forecast import Forecast as Forecast
+    from sweep_analysis.forecast import NoForecast as NoForecast
+    from sweep_analysis.forecast import Point as Point
+    from sweep_analysis.forecast import forecast as forecast
     from sweep_analysis.frontier import Frontier as Frontier
     from sweep_analysis.frontier import envelope_frontier as envelope_frontier
     from sweep_analysis.frontier import isoflop_frontier as isoflop_frontier
     from sweep_analysis.laws import LAWS as LAWS
     from sweep_analysis.laws import Law as Law
+    from sweep_analysis.laws.kaplan import overfitting as overfitting
+    from sweep_analysis.laws.kaplan import tokens_against_overfitting as tokens_against_overfitting
     from sweep_analysis.split import Penalty as Penalty
     from sweep_analysis.split import Split as Split
     from sweep_analysis.split import optimal_split as optimal_split
@@ -52,14 +58,18 @@ _HOMES = {  # public name: its module
     "Estimate": "fit",
     "Fit": "fit",
     "FitStatus": "fit",
+    "Forecast": "forecast",
     "Frontier": "frontier",
     "Interval": "fit",
+    "NoForecast": "forecast",
     "Outlook": "fit",
+    "Point": "forecast",
     "compare_corpora": "compare",
     "envelope_frontier": "frontier",
     "identifies": "fit",
     "isoflop_frontier": "frontier",
     "offset_test": "compare",
+    "overfitting": "laws.kaplan",
     "LAWS": "laws",
     "Law": "laws",
     "Penalty": "split",
@@ -69,8 +79,9 @@ _HOMES = {  # public name: its module
     "Table": "table",
     "TableError": "table",
     "read": "table",
+    "tokens_against_overfitting": "laws.kaplan",
 }
-_VERBS = ("bootstrap", "choose", "compound", "fit")  # modules that are called by their own name
+_VERBS = ("bootstrap", "choose", "compound", "fit", "forecast")  # modules that are called by their own name
 
 __all__ = sorted((*_HOMES, *_VERBS))
 

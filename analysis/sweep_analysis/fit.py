@@ -337,12 +337,15 @@ def _covariance(r: Array, J: Array, goal: solve.Objective, run: Sequence[str] | 
     k, n = J.shape
     delta, sides = goal.delta, goal.sided(r, np.ones(n))
     psi = np.clip(r, -delta, delta) * sides
-    spread = 1.4826 * float(np.median(np.abs(r)))
+    # a fit passes through as many records as it has constants, near enough: those say nothing of the noise
+    spread = 1.4826 * float(np.median(np.sort(np.abs(r))[k:]))
     window = max(delta, spread * n**-0.2)
     gram = solve.product(J[None], J[None])[0]
     if window < np.inf:
         inside = (np.abs(r) <= window).astype(float)
-        inside = (n * inside + 2 * k * inside.mean()) / (n + 2 * k)  # few points: towards one density for all
+        density = max(float(inside.sum()) - k, 1.0) / (n - k)
+        # few points: towards one density for all
+        inside = (n * inside * (density / max(float(inside.mean()), 1.0 / n)) + 2 * k * density) / (n + 2 * k)
         bread = solve.product((J * (inside * sides))[None], J[None])[0] * min(1.0, delta / window)
     else:
         bread = solve.product((J * sides)[None], J[None])[0]

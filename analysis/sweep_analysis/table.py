@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from pydantic import ValidationError
 
 from sweep_analysis.laws.base import Array
 from sweep_analysis.record import Record
+from sweep_analysis.rung import Purpose
 from sweep_analysis.scale import parse_scale
 
 Records: TypeAlias = Any
@@ -73,7 +75,7 @@ def read(
 ) -> Table:
     """The table of `needs`, and of run, rung, parameters, tokens, flops where the source has them.
 
-    columns: canonical name → the source's name. convention: which N of a Record. missing: rows with an empty or NaN
+    columns: canonical name → the source's name. convention: which N of a Record; diagnosis records are left out. missing: rows with an empty or NaN
     needed value are refused, or dropped. signed: needed columns that may be zero or negative. Raises TableError.
     """
     if isinstance(records, Table) and columns is None and all(n in records.columns for n in needs):
@@ -239,11 +241,18 @@ def _series(series: Any) -> Any:
 def _rows(rows: list[Any], convention: Convention, source: str, first: int) -> tuple[Mapping[str, Any], str, int]:
     flat: list[Mapping[str, Any]] = []
     for i, row in enumerate(rows):
+        if isinstance(row, Mapping) and str(row.get("apiVersion", "")).startswith("scalingsweep.dev/record-"):
+            try:
+                row = Record.model_validate(row)
+            except ValidationError as error:
+                first_error = error.errors()[0]
+                where = ".".join(str(part) for part in first_error["loc"])
+                raise TableError(f"{_row(source, first, i)} is not a record: {where}: {first_error['msg']}") from None
         if isinstance(row, Record):
-            flat.append(_of_record(row, convention))
+            if row.purpose != Purpose.DIAGNOSIS:  # retrying what looked bad and keeping the better would bias the fit
+                flat.append(_of_record(row, convention))
         elif isinstance(row, Mapping):
-            is_record = str(row.get("apiVersion", "")).startswith("scalingsweep.dev/record-")
-            flat.append(_of_record(Record.model_validate(row), convention) if is_record else _flatten(row))
+            flat.append(_flatten(row))
         elif hasattr(row, "parameters") and hasattr(row, "tokens"):  # any object with the fields of a point
             flat.append({n: getattr(row, n) for n in (*SIZES, "loss", *LABELS) if hasattr(row, n)})
         else:

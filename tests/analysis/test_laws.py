@@ -165,16 +165,17 @@ def test_noisy_data_return_predictions_within_the_noise(name):
     assert float(np.sqrt(np.mean(error**2))) < noise * np.sqrt(len(law.constants) / len(truth)) * 2.5
 
 
+@pytest.mark.parametrize("delta", [1e-3, np.inf])
 @pytest.mark.parametrize(
     "name", ["Chinchilla", "SaturatingCompute", "OverTraining", "ContextLength", "StepLearningRate"]
 )
-def test_intervals_cover_the_truth_about_as_often_as_they_say(name):
+def test_intervals_cover_the_truth_about_as_often_as_they_say(name, delta):
     constants, _, noise = TRUTH[name]
     hits = []
     for seed in range(60):
-        result = fit(_observed(name, noise, seed), law=name, delta=np.inf)
+        result = fit(_observed(name, noise, seed), law=name, delta=delta)
         hits += [result.parameters[k].low <= v <= result.parameters[k].high for k, v in constants.items()]
-    assert 0.85 <= np.mean(hits) <= 1.0
+    assert 0.88 <= np.mean(hits) <= 0.995
 
 
 def test_a_wrong_name_is_answered_with_the_right_one():

@@ -17,10 +17,10 @@ COLUMNS = {"parameters": N, "tokens": D, "loss": L}
 ROWS = [{"parameters": n, "tokens": d, "loss": v} for n, d, v in zip(N.tolist(), D.tolist(), L.tolist(), strict=True)]
 
 
-def _record(n, d, loss, uid="run", tokenizer="sha256:t"):
+def _record(n, d, loss, uid="run", tokenizer="sha256:t", purpose="Ladder"):
     return Record(
         run={"uid": uid, "attempt": 1, "config_digest": "sha256:c"},
-        purpose="Ladder",
+        purpose=purpose,
         parameters={"total": round(n), "non_embedding": round(n * 0.9), "active": round(n)},
         tokens=round(d),
         unique_tokens=round(d),
@@ -103,6 +103,18 @@ def test_records_are_read_by_the_convention_asked_for():
 def test_records_of_two_tokenizers_are_refused():
     with pytest.raises(TableError, match="cannot be compared"):
         read([_record(1e8, 1e9, 3.0), _record(2e8, 1e9, 2.9, tokenizer="sha256:other")])
+
+
+def test_diagnosis_records_never_enter_a_table():
+    records = [_record(1e8, 1e9, 3.0), _record(2e8, 1e9, 2.0, purpose="Diagnosis")]
+    assert read(records)["loss"].tolist() == [3.0]
+    assert read([r.to_json() for r in records])["loss"].tolist() == [3.0]
+
+
+def test_a_damaged_record_is_refused_with_its_row():
+    bad = _record(1e8, 1e9, 3.0).to_json() | {"loss": -1}
+    with pytest.raises(TableError, match="row 2 of the records is not a record: loss"):
+        read([_record(1e8, 1e9, 3.0).to_json(), bad])
 
 
 def test_a_column_map_names_tracker_columns():

@@ -47,7 +47,8 @@ in units of the records' geometric means, and records are sorted first, so that 
 and order nothing at all.
 
 **Intervals.** `fit.parameters` come from the sandwich covariance (records of one run are one cluster);
-`sa.bootstrap(fit, 4000)` refits. Both are about the constants alone, and much too narrow for a run beyond the data:
+`sa.bootstrap(fit, 4000)` refits (seed 0 unless given, the same on any number of threads). Both are about the constants
+alone, and much too narrow for a run beyond the data:
 `fit.forecast` asks the calibrated method for the Chinchilla surface. All other laws forecast with the spread of their
 refits, and never gate a ladder.
 
