@@ -64,12 +64,9 @@ class Folder:
 
     def environment(self, **more: str) -> dict[str, str]:
         clean = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "PYTHONDONTWRITEBYTECODE")}
-        own = {
-            "PYTHONPATH": str(STANDIN),
-            "STANDIN": json.dumps(self.script),
-            "SCALINGSWEEP_CACHE": str(self.path / "cache"),
-        }
-        return {**clean, **own, **more}
+        path = os.pathsep.join(filter(None, [str(STANDIN), os.environ.get("PYTHONPATH")]))
+        own = {"PYTHONPATH": path, "STANDIN": json.dumps(self.script)}
+        return {**clean, **own, "SCALINGSWEEP_CACHE": str(self.path / "cache"), **more}
 
     def command(self, *arguments: object) -> list[str]:
         return [sys.executable, "-m", "sweep_operator.cli", *map(str, arguments)]

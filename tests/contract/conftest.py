@@ -1,6 +1,7 @@
 """The adapters that the suite runs on: each with a sweep in it, a way to let time pass and a way to change the spec."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -85,7 +86,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         (tmp_path / "sweep.yaml").write_text(MANIFEST)
         yield Simulated(read_manifest(tmp_path / "sweep.yaml").sweep)
         return
-    monkeypatch.setenv("PYTHONPATH", str(STANDIN))
+    monkeypatch.setenv("PYTHONPATH", str(STANDIN), prepend=os.pathsep)
     monkeypatch.setenv("STANDIN", json.dumps({"seconds": 1.0}))
     local = Local(tmp_path)
     yield local

@@ -12,7 +12,7 @@ import pytest
 from local_ladder import MANIFEST, STANDIN, a_run
 
 from sweep_analysis.record import FailureReason
-from sweep_operator.api import Approval
+from sweep_operator.api import Approval, RungStatus
 from sweep_operator.clusters import Conflict, Ending, WorkloadState
 from sweep_operator.clusters.local import LocalCluster, memory
 from sweep_operator.clusters.local.apply import LAST_APPLIED, applied, merge, with_spec
@@ -20,6 +20,7 @@ from sweep_operator.clusters.local.attempts import AttemptFile
 from sweep_operator.clusters.local.files import DamagedError, this_host
 from sweep_operator.clusters.local.processes import Identity, identify
 from sweep_operator.clusters.local.store import Store, sweep_uid
+from sweep_operator.clusters.local.takeover import take_over
 from sweep_operator.manifest import ManifestError, read_manifest
 
 
@@ -30,7 +31,7 @@ class Ladder:
         (folder / "text.txt").write_text("some text\n")
         self.folder = folder
         self.monkeypatch = monkeypatch
-        monkeypatch.setenv("PYTHONPATH", str(STANDIN))
+        monkeypatch.setenv("PYTHONPATH", str(STANDIN), prepend=os.pathsep)
         self.script(**script)
         self.events = []
         self.notices = []
@@ -192,7 +193,7 @@ def test_an_error_of_the_trainer_is_told_with_the_last_line_of_its_log(ladder):
 
 
 def test_a_trainer_that_does_not_listen_is_killed_after_its_grace(ladder, monkeypatch):
-    monkeypatch.setattr("sweep_operator.clusters.local.GRACE_SECONDS", 0.5)
+    monkeypatch.setattr("sweep_operator.clusters.local.cluster.GRACE_SECONDS", 0.5)
     ladder.script(seconds=30, silent=True)
     run = ladder.start()
     ladder.until(run, WorkloadState.RUNNING)
@@ -225,7 +226,9 @@ def test_closing_checkpoints_every_trainer_and_writes_down_how_it_ended(ladder):
     time.sleep(0.3)
     ladder.cluster.close()
     for run in runs:
-        assert ladder.cluster.workload(run, 1).ending is Ending.INTERRUPTED
+        ended = ladder.cluster.workload(run, 1)
+        assert ended.ending is Ending.PREEMPTED
+        assert ended.message == "checkpointed and stopped: the driver was told to leave"
         assert not identify(ladder.pid(run)).alive
 
 
@@ -260,7 +263,7 @@ def test_an_attempt_of_a_dead_driver_was_preempted_and_counts_until_its_last_sig
     sign = ladder.store.folder(run.metadata.name) / "report" / "progress.json.part"
     sign.write_text("")
     os.utime(sign, (1767225600 + 90, 1767225600 + 90))  # 90 s after the start
-    ladder.cluster.take_over()
+    take_over(ladder.cluster)
     ended = ladder.cluster.workload(run, 1)
     assert (ended.state, ended.ending, ended.gpu_seconds) == (WorkloadState.ENDED, Ending.PREEMPTED, 90.0)
 
@@ -270,7 +273,7 @@ def test_a_process_that_merely_has_the_same_number_is_left_alone(ladder):
     ladder.cluster.create_run(run)
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as stranger:
         left_behind(ladder, run, stranger.pid, identify(stranger.pid).started - 100)
-        ladder.cluster.take_over()
+        take_over(ladder.cluster)
         assert stranger.poll() is None
         stranger.kill()
     assert ladder.cluster.workload(run, 1).ending is Ending.PREEMPTED
@@ -281,7 +284,7 @@ def test_a_trainer_that_outlives_its_driver_is_ended(ladder):
     ladder.cluster.create_run(run)
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as orphan:
         left_behind(ladder, run, orphan.pid, identify(orphan.pid).started)
-        ladder.cluster.take_over(patience=0.4)
+        take_over(ladder.cluster, patience=0.4)
         assert orphan.wait(5) < 0
     assert ladder.cluster.workload(run, 1).ending is Ending.PREEMPTED
 
@@ -291,8 +294,35 @@ def test_an_attempt_whose_records_are_all_there_was_completed_whoever_saw_its_en
     ladder.until_ended(run)
     written = ladder.store.attempt(run.metadata.name, 1)
     ladder.store.write_attempt(run.metadata.name, written.changed(ended_at=None, ending=None, exit_status=None))
-    ladder.cluster.take_over()
+    take_over(ladder.cluster)
     assert ladder.cluster.workload(run, 1).ending is Ending.COMPLETED
+
+
+def test_an_identity_that_was_lost_is_written_anew_from_the_plan(ladder):
+    run = ladder.start()
+    ladder.until_ended(run)
+    rung = RungStatus(name="a", runs=(run.spec.run,), state="Promoted")
+    ladder.store.write_sweep_status(ladder.sweep, ladder.sweep.status.changed(rungs=(rung,)))
+    before = ladder.store.run(run.metadata.name)
+    (ladder.store.folder(run.metadata.name) / "run.json").write_text("{")
+    take_over(ladder.cluster)
+    after = ladder.store.run(run.metadata.name)
+    assert after.spec == before.spec
+    assert after.metadata.uid == before.metadata.uid
+    assert after.status.accepted
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_status_that_was_lost_is_found_out_anew_before_the_ladder_looks(ladder, attempts):
+    ladder.script(failures={"27048": ["Crashed"] * (attempts - 1)})
+    for attempt in range(1, attempts + 1):
+        run = ladder.start(attempt=attempt)
+        ladder.until_ended(run, attempt)
+    take_over(ladder.cluster)
+    status = ladder.store.run(run.metadata.name).status
+    assert status.state == "Succeeded"
+    assert [record.tokens for record in status.accepted] == list(run.spec.run.tokens)
+    assert len(status.attempts) == attempts
 
 
 # --- files ---------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from sweep_operator.clusters.local.driver import PassTimes, drive, listening
 from sweep_operator.clusters.local.files import DamagedError, HeldError, Lock, holder_of, in_words, this_host
 from sweep_operator.clusters.local.processes import NurseryError
 from sweep_operator.clusters.local.store import KNOWN, Store
+from sweep_operator.clusters.local.takeover import take_over
 from sweep_operator.conditions import timestamp
 from sweep_operator.live import open_view
 from sweep_operator.live.picture import picture_of, slots_of
@@ -167,7 +168,7 @@ def _climb(climb: _Climb) -> tuple[ScalingSweep, Sequence[ScalingRun]] | None:
     cluster = LocalCluster(store, climb.root, climb.cache, show=view.event)
     with listening() as signals:
         try:
-            cluster.take_over(signals.hurry)
+            take_over(cluster, signals.hurry)
             final = drive(cluster, climb.key, climb.policy, signals, view, climb.times)
         finally:
             cluster.close(signals.hurry)

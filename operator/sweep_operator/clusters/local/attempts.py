@@ -6,12 +6,22 @@ Owns `attempts/<n>.json` and the reading of exit status, signals and the trainer
 import re
 import signal
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 
 from sweep_analysis.document import Document
 from sweep_analysis.record import ExitStatus, Failure, FailureReason
 from sweep_operator.clusters import Ending, Workload, WorkloadState
 from sweep_operator.clusters.local.processes import Ended, Identity
+
+
+class Asked(StrEnum):
+    """Why a trainer was told to stop."""
+
+    STOP = "Stop"
+    """The reconcilers wanted its attempt to end."""
+    LEAVING = "Leaving"
+    """The driver itself leaves; that says nothing about the run."""
 
 
 class AttemptFile(Document):
@@ -54,12 +64,12 @@ class AttemptFile(Document):
 
 
 def how_it_ended(
-    ended: Ended, *, asked: bool, failure: Failure | None, log: Path, memory_ran_out: bool
+    ended: Ended, *, asked: Asked | None, failure: Failure | None, log: Path, memory_ran_out: bool
 ) -> tuple[Ending, FailureReason | None, str]:
     """Ending, reason and a sentence.
 
-    `asked`: we had told it to stop. `failure`: the trainer's own words. `memory_ran_out`: the kernel ended some
-    process for want of memory while this one ran.
+    `asked`: why we had told it to stop, if we had. `failure`: the trainer's own words. `memory_ran_out`: the kernel
+    ended some process for want of memory while this one ran.
     """
     status = ended.status
     if status == ExitStatus.DONE:
@@ -70,7 +80,10 @@ def how_it_ended(
         return Ending.PREEMPTED, None, ended.message
     if asked and (status < 0 or status == ExitStatus.INTERRUPTED):
         killed = status == -signal.SIGKILL
-        return Ending.INTERRUPTED, None, "stopped without a last checkpoint" if killed else "checkpointed and stopped"
+        how = "stopped without a last checkpoint" if killed else "checkpointed and stopped"
+        if asked is Asked.LEAVING:
+            return Ending.PREEMPTED, None, f"{how}: the driver was told to leave"
+        return Ending.INTERRUPTED, None, how
     if status == ExitStatus.INTERRUPTED:
         return Ending.PREEMPTED, None, "asked to stop by somebody else"
     if status < 0:
