@@ -116,7 +116,7 @@ def manifest(spec: SweepSpec) -> Markup:
     from ruamel.yaml import YAML
 
     yaml = YAML()
-    yaml.default_flow_style = False
+    yaml.default_flow_style = None  # leaves on one line each, as a person writes them
     text = io.StringIO()
     yaml.dump({"spec": spec.to_json()}, text)
     return tag("details", tag("summary", "The manifest, with defaults filled in"), tag("pre", text.getvalue()))

@@ -10,11 +10,12 @@ from sweep_analysis.figures.series import Foretold
 from sweep_analysis.figures.style import percent
 from sweep_analysis.fit import FitStatus, Interval
 from sweep_analysis.laws import law_of
+from sweep_analysis.phases import Pattern, Phase
 from sweep_analysis.scale import format_scale
 from sweep_operator.report.gather import Ladder
 from sweep_operator.report.markup import Child, Markup, tag
 from sweep_operator.report.plots import foretold, owed
-from sweep_operator.report.words import number, outcome_word, rung_name, spaced
+from sweep_operator.report.words import number, outcome_word, rung_name
 
 FIT_WORDS: dict[str, str] = {
     FitStatus.CONVERGED: "The fit converged.",
@@ -23,6 +24,18 @@ FIT_WORDS: dict[str, str] = {
     FitStatus.NOT_CONVERGED: "NotConverged: the single constants are not to be trusted. Forecasts do not rest on them.",
     FitStatus.TOO_FEW_POINTS: "TooFewPoints: any law would pass through so few.",
     FitStatus.UNIDENTIFIED: "Unidentified: sizes and token counts cannot tell the constants apart.",
+}
+PHASES: dict[str, str] = {
+    Phase.COLD_START: "the loss hardly falls yet, and faster with every rung.",
+    Phase.SCALING: "every rung gains about what the law says.",
+    Phase.PLATEAU: "more compute brings no gain beyond noise.",
+}
+PATTERNS: dict[str, str] = {
+    Pattern.ORDINAL: "better with every rung, at a pace the law describes.",
+    Pattern.EMERGENT: "a rung came out far better than those before announced.",
+    Pattern.OUT_OF_DATA: "training data is repeated past its use.",
+    Pattern.OUT_OF_COMPUTE: "what is left of the budget does not carry the next rung.",
+    Pattern.SLOW: "it scales, too slowly to be worth climbing.",
 }
 SYMBOLS = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ"}
 
@@ -148,7 +161,9 @@ def _outlook(ladder: Ladder) -> list[str]:
     law, target = ladder.sweep.status.law, ladder.sweep.status.target
     said = []
     if law is not None:
-        said.append(f"Phase {spaced(law.phase)}, pattern {spaced(law.pattern)}.")
+        said.append(
+            f"Phase {law.phase}: {PHASES.get(law.phase, '')} Pattern {law.pattern}: {PATTERNS.get(law.pattern, '')}"
+        )
     if target.optimal_parameters is not None and target.optimal_tokens is not None:
         said.append(
             f"By this law the target’s compute is best spent on {_sizes(target.optimal_parameters)} parameters"

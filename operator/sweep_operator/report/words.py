@@ -10,7 +10,7 @@ from sweep_analysis.fit import Interval
 from sweep_analysis.forecast import Forecast
 from sweep_analysis.gate import Outcome
 from sweep_analysis.scale import format_scale
-from sweep_operator.api import RungState, RungStatus
+from sweep_operator.api import RungState, RungStatus, RunState
 from sweep_operator.report.gather import Ladder
 
 OUTCOMES = {
@@ -99,7 +99,7 @@ def headline(ladder: Ladder) -> Headline:
         return Headline("The sweep is suspended.", f"{_progress(ladder)} `scalingsweep resume` takes it up again.")
     if not any(run.status.attempts for run in ladder.runs):
         return Headline("The ladder has not begun.", "No run has started yet.")
-    return Headline(_climbing(ladder), f"{_progress(ladder)} {_outlook(ladder)}")
+    return Headline(_climbing(ladder), " ".join((_progress(ladder), _running(ladder), _outlook(ladder))).strip())
 
 
 def _target_came(ladder: Ladder, rung: RungStatus, observed: float) -> Headline:
@@ -167,6 +167,24 @@ def _progress(ladder: Ladder) -> str:
     if not done:
         return "No rung has finished yet."
     return f"{len(done)} of {_count(len(names), 'rung')} finished, {_sentence(_passes(done))}"
+
+
+def _running(ladder: Ladder) -> str:
+    """How many runs train now, and how long the slowest of them still takes by its own account."""
+    running = [run.status.progress for run in ladder.runs if run.status.state is RunState.RUNNING]
+    if not running:
+        return ""
+    left = [progress.eta_seconds for progress in running if progress and progress.eta_seconds is not None]
+    said = f"{_count(len(running), 'run')} {'is' if len(running) == 1 else 'are'} training"
+    return f"{said}, done in about {duration(max(left))}." if left else f"{said}."
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `3 min`, `5 h`, `2 days`."""
+    for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _passes(done: list[RungStatus]) -> str:

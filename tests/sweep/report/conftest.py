@@ -223,6 +223,17 @@ def retuned() -> Climb:
     ).go()
 
 
+def asked() -> Climb:
+    """The ladder is climbed, and the target waits for a person's yes."""
+    target = {"parameters": 300_000, "tokens": 6_000_000, "launch": "Approval"}
+    return Climb(manifest(target=target), World()).go()
+
+
+def foretold() -> Climb:
+    """The ladder is climbed; the target is forecast and not to be trained. No budget is set."""
+    return Climb(manifest(target={"parameters": "1M", "tokens": "20M"}, budget={}), World()).go()
+
+
 def fresh() -> Climb:
     """The first forecast is written, one run of the first rung is on its way, nothing has finished."""
     climb = Climb(manifest(), World()).go(1)
@@ -246,6 +257,8 @@ STORIES: dict[str, Callable[[], Climb]] = {
     "held": held,
     "stopped": stopped,
     "retuned": retuned,
+    "asked": asked,
+    "foretold": foretold,
     "fresh": fresh,
 }
 

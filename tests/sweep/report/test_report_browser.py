@@ -24,7 +24,7 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--hide-scrollbars", "--remote-debugging-pipe",
 )  # fmt: skip
 PHONE, DESKTOP = 390, 1280
-STORIES = ("finished", "held", "stopped", "retuned", "fresh")
+STORIES = ("finished", "held", "stopped", "retuned", "asked", "foretold", "fresh")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: none on PATH, and $CHROMIUM does not name one")
 

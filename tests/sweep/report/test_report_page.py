@@ -1,5 +1,6 @@
 """What the page says in each of the ladder's stories, and what it does with what is missing, damaged or hostile."""
 
+import functools
 import json
 import re
 import shutil
@@ -20,6 +21,7 @@ SECTIONS = (
     "The law and its target", "Forecasts against what came", "Verdicts", "The law’s constants", "Residuals",
     "Learning curves", "Timeline", "Cost", "Manifest",
 )  # fmt: skip
+STORIES = ("finished", "held", "stopped", "retuned", "asked", "foretold", "fresh")
 VOID = {"br", "col", "hr", "link", "meta", "wbr"}
 
 
@@ -59,7 +61,9 @@ class Outline(HTMLParser):
             self.words.append(data)
 
 
+@functools.cache
 def text_of(workdir: Path) -> str:
+    """Of a folder that no longer changes; written once."""
     return write_report(workdir).read_text(encoding="utf-8")
 
 
@@ -73,7 +77,7 @@ def copy(story: Story, tmp_path: Path) -> Callable[[str], Path]:
     return lambda name: Path(shutil.copytree(story(name), tmp_path / name))
 
 
-@pytest.mark.parametrize("name", ["finished", "held", "stopped", "retuned", "fresh"])
+@pytest.mark.parametrize("name", STORIES)
 def test_the_page_is_whole_and_holds_every_section(story: Story, name: str) -> None:
     outline = Outline(text_of(story(name)))
     assert (outline.open, outline.misnested) == ([], [])
@@ -81,7 +85,7 @@ def test_the_page_is_whole_and_holds_every_section(story: Story, name: str) -> N
     assert all(section in words for section in SECTIONS)
 
 
-@pytest.mark.parametrize("name", ["finished", "held", "stopped", "retuned", "fresh"])
+@pytest.mark.parametrize("name", STORIES)
 def test_nothing_in_the_page_points_out_of_it(story: Story, name: str) -> None:
     text = text_of(story(name))
     outline = Outline(text)
@@ -101,7 +105,8 @@ def test_ids_are_unique_and_every_reference_within_the_page_has_its_target(story
 
 
 def test_the_same_ladder_gives_the_same_bytes(story: Story) -> None:
-    assert text_of(story("finished")) == text_of(story("finished"))
+    first = write_report(story("finished")).read_bytes()
+    assert write_report(story("finished")).read_bytes() == first
 
 
 def test_a_finished_ladder_opens_with_what_was_forecast_and_what_came(story: Story) -> None:
@@ -130,9 +135,27 @@ def test_a_stopped_ladder_opens_with_the_rung_it_stopped_at(story: Story) -> Non
     assert headline(gather(story("stopped"))).title.startswith("The ladder stopped at rung 160k")
 
 
+def test_a_target_that_waits_opens_with_why_and_with_the_command(story: Story) -> None:
+    said = headline(gather(story("asked")))
+    assert said.title == "The target waits for a person to decide."
+    assert "target.launch is Approval" in said.lede
+    assert "scalingsweep approve target" in said.lede
+
+
+def test_a_ladder_without_launch_opens_with_the_forecast_and_says_that_nothing_was_trained(story: Story) -> None:
+    ladder = gather(story("foretold"))
+    prediction = ladder.sweep.status.target.prediction
+    assert prediction is not None
+    said = headline(ladder)
+    assert said.title == f"The target is forecast to reach {prediction.value:.3f} nats per token."
+    assert "was not to be trained" in said.lede
+    assert "No budget is set." in words_of(story("foretold"))
+
+
 def test_a_fresh_ladder_says_that_nothing_has_finished_yet(story: Story) -> None:
     words = words_of(story("fresh"))
     assert "Rung 24k, 1 of 5, is training." in words
+    assert "1 run is training, done in about 12 s." in words
     assert "No record has come in yet." in words
     assert "No law has been fitted yet" in words
 
