@@ -75,8 +75,9 @@ def read(
 ) -> Table:
     """The table of `needs`, and of run, rung, parameters, tokens, flops where the source has them.
 
-    columns: canonical name → the source's name. convention: which N of a Record; diagnosis records are left out. missing: rows with an empty or NaN
-    needed value are refused, or dropped. signed: needed columns that may be zero or negative. Raises TableError.
+    columns: canonical name → the source's name. convention: which N of a Record. missing: rows with an empty or NaN
+    needed value are refused, or dropped. signed: needed columns that may be zero or negative. Diagnosis records are
+    left out. Raises TableError.
     """
     if isinstance(records, Table) and columns is None and all(n in records.columns for n in needs):
         return records
