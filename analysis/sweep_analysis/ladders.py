@@ -8,7 +8,6 @@ import csv
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 from sweep_analysis.forecast import Point
@@ -39,16 +38,6 @@ def by_compute(points: Iterable[Point], per_decade: int = RUNGS_PER_DECADE) -> t
 def by_size(points: Iterable[Point]) -> tuple[tuple[Point, ...], ...]:
     """One rung a model size; sizes within 10 % of one another are one."""
     return _grouped_by_gap(points, lambda p: p.parameters, 1.1)
-
-
-def rungs_of(points: Sequence[Point]) -> tuple[tuple[Point, ...], ...]:
-    """Rungs of runs that name none: their IsoFLOP budgets, or their sizes, or else quarter decades of compute."""
-    flops = sorted(6.0 * p.parameters * p.tokens for p in points)
-    budgets = 1 + sum(after > 1.05 * before for before, after in pairwise(flops))
-    if 4 <= budgets <= len(points) / 3:
-        return _grouped_by_gap(points, lambda p: p.parameters * p.tokens, 1.05)
-    sizes = by_size(points)
-    return sizes if 4 <= len(sizes) <= len(points) / 2 else by_compute(points)
 
 
 def thin(ladder: Ladder) -> list[Ladder]:

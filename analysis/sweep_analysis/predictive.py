@@ -22,8 +22,6 @@ PASSES = 3
 SEED_DECAY = 0.5
 """Seed variance falls as C^−0.5: sd .02–.03 nats at 27k–44k parameters, .005–.01 above 70k, .0005
 at published scales."""
-RUN_FADES = 0.5
-"""An earlier checkpoint's deviation fades as D^−0.5 along its own run."""
 LARGEST_SURPRISE = 36.0
 """Squared deviations count as at most (6 sd)²: one freak run must not blind the ladder for good."""
 MOST_RUNGS = 14
@@ -42,7 +40,7 @@ class Settings:
     """sd of ln E added per decade beyond 1e17–1e21 FLOPs, where the two numbers above were learnt."""
     prior_mean: tuple[float, float] = (0.40, 0.40)
     """alpha, beta."""
-    prior_deviation: tuple[float, float, float, float, float] = (0.15, 0.30, 0.30, 0.20, 0.40)
+    prior_deviation: tuple[float, float, float, float, float] = (0.10, 0.30, 0.30, 0.20, 0.40)
     """sd of ln E, ln a, ln b, ln alpha, ln beta."""
     fit_floor: float = 0.003
     """sd of a well-split run's residual in the fit."""
@@ -79,6 +77,8 @@ class Settings:
     inflation: float = 1.02
     shared: float = 0.1
     """Correlation between what the law does not say of two different runs of one rung."""
+    run_fades: float | None = 0.5
+    """An earlier checkpoint's deviation fades as D^−0.5 along its own run; None forgets whose checkpoint it was."""
     mean_factor: float = 0.85
     """On the scale of a rung's mean deviation, whose tails are lighter than a single run's."""
 
@@ -226,12 +226,12 @@ class History:
         u, v = log_parameters - self.anchor[row, 0], log_tokens - self.anchor[row, 1]
         mean = surface.log_loss(theta, u, v)
         J = surface.jacobian(theta, u, v)
-        kept, shift = np.zeros_like(mean), np.zeros_like(mean)
+        kept, shift, fades = np.zeros_like(mean), np.zeros_like(mean), self.settings.run_fades
         for i, place in enumerate(self._checkpoints.get(name, ()) for name in run):
             earlier = [j for j in place if self.evidence.rung[j] < k]
-            if earlier:
+            if earlier and fades is not None:
                 nearest = min(earlier, key=lambda j, d=log_tokens[i]: abs(self.evidence.log_tokens[j] - d))  # type: ignore[misc]
-                kept[i] = np.exp(-RUN_FADES * abs(self.evidence.log_tokens[nearest] - log_tokens[i]))
+                kept[i] = np.exp(-fades * abs(self.evidence.log_tokens[nearest] - log_tokens[i]))
                 shift[i] = kept[i] * self.residuals[row, nearest]
         return Components(
             mean=mean + shift,
