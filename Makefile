@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 SWEEP ?= examples/laptop.yaml
 WORKDIR ?= laptop
+# Tests at once: each ladder in a test trains two models at a time.
+JOBS ?= 2
 
 .PHONY: help setup demo test quick lint format lock figures clean
 
@@ -18,7 +20,7 @@ demo: setup ## climb the laptop ladder and write its report
 	@$(BIN)/scalingsweep run $(SWEEP) --workdir $(WORKDIR)
 
 test: setup lint ## every check and every test
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n $(JOBS)
 
 quick: setup ## the tests that take seconds
 	@$(BIN)/pytest -m "not slow" -x
