@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SAMPLE = 400  # points that choose the basins
 SAME = 0.05  # starts that least squares brought this close (in any logarithm) are one
 IDLE = 1e-4  # a term whose largest share of the value is below this says nothing above the noise of any seed
-CONDITION_LIMIT = 1e5  # of the scaled Jacobian; two ratios give a few hundred, a single one 1e7
+CONDITION_LIMIT = 1e3  # of the scaled Jacobian: 40 at ratios {10, 40}, 500 at ratios 10 % apart, 1e6 and more at one
 
 
 class FitStatus(StrEnum):

@@ -142,6 +142,15 @@ def test_nearly_one_ratio_is_seen_in_the_condition_number():
     assert narrow.condition_number > 5 * wide.condition_number
 
 
+def test_sizes_too_close_to_tell_apart_are_ill_conditioned():
+    N, r = (v.ravel() for v in np.meshgrid([1.0e9, 1.06e9, 1.13e9], [5.0, 20.0, 80.0]))
+    result = fit(
+        {"parameters": N, "tokens": N * r, "loss": LAWS["Chinchilla"].predict(TRUTH, parameters=N, tokens=N * r)}
+    )
+    assert result.status in (FitStatus.ILL_CONDITIONED, FitStatus.AT_BOUND)
+    assert "wider" in result.message or "further apart" in result.message
+
+
 def test_a_constant_that_the_data_do_not_determine_is_said():
     N = np.geomspace(1e7, 1e9, 6).repeat(2)
     D = N * np.tile([10.0, 40.0], 6)

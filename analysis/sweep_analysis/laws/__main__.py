@@ -35,6 +35,13 @@ sa.choose("runs.csv")                          # which law would have forecast t
 sa.optimal_split(fit, 1e23)                    # parameters and tokens for a budget
 ```
 
+The same from a shell:
+
+```console
+$ scalingsweep fit runs.csv --law Chinchilla --columns parameters=N,tokens=D,loss=L -o json
+$ scalingsweep forecast runs.csv --at parameters=7B,tokens=140B
+```
+
 `records` may be Record objects, a dict of arrays, a list of dicts, a pandas or polars frame, or the path of a CSV, JSON
 lines or Parquet file. N counts parameters by one convention for all records, D training tokens; losses are nats per
 token; C is 6·N·D training FLOPs.
