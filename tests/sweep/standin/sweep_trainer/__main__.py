@@ -1,7 +1,8 @@
 """Orders in, records by a law out. `$STANDIN` (JSON) scripts its behaviour:
 
-seconds: how long a run takes; failures: {"<parameters>": [reason, …]} one for each attempt;
-crash: attempts that die by SIGKILL; bend: {"<parameters>": factor} multiplies that size's losses; silent: true keeps it from checkpointing on SIGTERM.
+seconds: how long a run takes; failures: {"<parameters>": [reason, …]} one for each attempt; crash: attempts that die by
+SIGKILL; bend: {"<parameters>": factor} multiplies that size's losses; silent: true keeps it from checkpointing on
+SIGTERM.
 """
 
 import hashlib
