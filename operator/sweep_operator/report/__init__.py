@@ -21,6 +21,9 @@ def write_report(workdir: Path) -> Path:
     text = page(gather(workdir))
     report = workdir / "report.html"
     temporary = report.with_name(f".{report.name}{TEMPORARY}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(report)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(report)
+    finally:
+        temporary.unlink(missing_ok=True)
     return report

@@ -66,7 +66,7 @@ def target_forecast(ladder: Ladder) -> Interval | None:
 
 def loss(value: float) -> str:
     """Nats per token as the text gives them."""
-    return f"{value:.3f}"
+    return f"{value:.3f}" if value >= 0.1 else f"{value:.4g}"
 
 
 def amount(value: float) -> str:
@@ -99,7 +99,7 @@ def headline(ladder: Ladder) -> Headline:
         return Headline("The sweep is suspended.", f"{_progress(ladder)} `scalingsweep resume` takes it up again.")
     if not any(run.status.attempts for run in ladder.runs):
         return Headline("The ladder has not begun.", "No run has started yet.")
-    return Headline(_climbing(ladder), " ".join((_progress(ladder), _running(ladder), _outlook(ladder))).strip())
+    return Headline(_climbing(ladder), " ".join(filter(None, (_progress(ladder), _running(ladder), _outlook(ladder)))))
 
 
 def _target_came(ladder: Ladder, rung: RungStatus, observed: float) -> Headline:
@@ -189,7 +189,7 @@ def duration(seconds: float) -> str:
 
 def _passes(done: list[RungStatus]) -> str:
     passed = sum(r.verdict is not None and r.verdict.outcome is Outcome.PASS for r in done)
-    return f"{passed} of them judged and passed"
+    return f"{passed or 'none'} of them judged and passed"
 
 
 def _outlook(ladder: Ladder) -> str:

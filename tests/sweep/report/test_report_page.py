@@ -1,5 +1,6 @@
 """What the page says in each of the ladder's stories, and what it does with what is missing, damaged or hostile."""
 
+import errno
 import functools
 import json
 import re
@@ -239,6 +240,23 @@ def test_a_damaged_run_file_is_named(copy: Callable[[str], Path]) -> None:
     damaged = sorted(workdir.glob("runs/*/status.json"))[0]
     damaged.write_text('{"state": "Succ')
     assert f"{damaged.parent.name}/status.json is damaged" in words_of(workdir)
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one_and_nothing_else(
+    copy: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir = copy("fresh")
+    old = write_report(workdir).read_bytes()
+
+    def full(self: Path, text: str, encoding: str) -> int:
+        self.write_bytes(text.encode()[:1000])
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_report(workdir)
+    assert (workdir / "report.html").read_bytes() == old
+    assert not list(workdir.glob(".report*"))
 
 
 def test_a_folder_without_a_sweep_is_refused_in_one_sentence(tmp_path: Path) -> None:
