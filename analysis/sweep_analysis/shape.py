@@ -55,16 +55,21 @@ class Shape(Document):
         return self.embedding_parameters + self.non_embedding_parameters
 
 
-def shape_of_width(width: int, vocabulary: int, model: Model) -> Shape:
-    """The decoder of a given width, by the rules below.
+def layers_of_width(width: int) -> int:
+    """Blocks for a width: width/layers is 64 at 768 and about 125 at 4,096, where published dense models stand."""
+    return max(3, round(width / (64 * (width / 768) ** 0.4)))
 
-    Layers grow slowly against the width (width/layers is 64 at 768 and about 125 at 4,096, where published dense
-    models stand); heads are 32 wide up to width 128, 64 up to 2,048, 128 beyond; SwiGLU's hidden width is 8/3 of the
-    width (Shazeer 2020, arXiv:2002.05202), rounded to a multiple of 8.
+
+def shape_of_width(width: int, vocabulary: int, model: Model, layers: int) -> Shape:
+    """The decoder of a given width and depth, by the rules below.
+
+    Heads are about 32 wide up to width 128, 64 up to 2,048, 128 beyond, and from width 128 on a multiple of 8, which
+    fused attention kernels ask for; SwiGLU's hidden width is 8/3 of the width (Shazeer 2020, arXiv:2002.05202),
+    rounded to a multiple of 8.
     """
-    layers = model.layers or max(3, round(width / (64 * (width / 768) ** 0.4)))
     head = 32 if width <= 128 else 64 if width <= 2048 else 128
-    heads = next(h for h in range(max(1, width // head), 0, -1) if width % (2 * h) == 0)  # rotary pairs need even heads
+    multiple = 2 if width < 128 else 8  # rotary pairs need even heads
+    heads = next(h for h in range(max(1, width // head), 0, -1) if width % (multiple * h) == 0)
     return Shape(
         layers=layers,
         width=width,
@@ -75,15 +80,22 @@ def shape_of_width(width: int, vocabulary: int, model: Model) -> Shape:
     )
 
 
+_WIDTHS = [*range(8, 64, 4), *range(64, 128, 16), *range(128, 512, 32), *range(512, 2048, 64), *range(2048, 65537, 128)]
+
+
 @lru_cache(maxsize=4096)
 def shape_for(parameters: int, vocabulary: int, model: Model) -> Shape:
     """The decoder whose parameter count is nearest to `parameters`.
 
-    Widths are multiples of 4 below 64, of 16 below 128, of 32 below 512 and of 128 above, so that kernels are well
-    fed. Raises ValueError when no width comes within 25 % of the size asked for.
+    Widths are multiples of 4 below 64, of 16 below 128, of 32 below 512, of 64 below 2,048 and of 128 above, so that
+    kernels are well fed; a depth that the user left open may be one block off its rule where that comes nearer.
+    Raises ValueError when no shape comes within 25 % of the size asked for.
     """
-    widths = [*range(8, 64, 4), *range(64, 128, 16), *range(128, 512, 32), *range(512, 65537, 128)]
-    candidates = (shape_of_width(w, vocabulary, model) for w in _bracket(widths, parameters, vocabulary, model))
+    candidates = [
+        shape_of_width(width, vocabulary, model, layers)
+        for width in _near(parameters, vocabulary, model)
+        for layers in _depths(width, model)
+    ]
     best = min(candidates, key=lambda s: abs(s.parameters - parameters))
     if abs(best.parameters - parameters) > 0.25 * parameters:
         raise ValueError(
@@ -93,13 +105,22 @@ def shape_for(parameters: int, vocabulary: int, model: Model) -> Shape:
     return best
 
 
-def _bracket(widths: list[int], parameters: int, vocabulary: int, model: Model) -> list[int]:
-    """The two neighbouring widths that enclose the size, by bisection: the count grows with the width."""
-    low, high = 0, len(widths) - 1
+def _depths(width: int, model: Model) -> tuple[int, ...]:
+    """Depths to choose from, the rule's own first, so that it wins a tie."""
+    if model.layers is not None:
+        return (model.layers,)
+    rule = layers_of_width(width)
+    return (rule, rule + 1, max(3, rule - 1))
+
+
+def _near(parameters: int, vocabulary: int, model: Model) -> list[int]:
+    """The few widths around the size, by bisection: at the rule's depth the count grows with the width."""
+    low, high = 0, len(_WIDTHS) - 1
     while high - low > 1:
         middle = (low + high) // 2
-        if shape_of_width(widths[middle], vocabulary, model).parameters <= parameters:
+        width = _WIDTHS[middle]
+        if shape_of_width(width, vocabulary, model, _depths(width, model)[0]).parameters <= parameters:
             low = middle
         else:
             high = middle
-    return [widths[low], widths[high]]
+    return _WIDTHS[max(0, low - 1) : high + 2]
