@@ -57,7 +57,7 @@ class Shape(Document):
 
 def layers_of_width(width: int) -> int:
     """Blocks for a width: width/layers is 64 at 768 and about 125 at 4,096, where published dense models stand."""
-    return max(3, round(width / (64 * (width / 768) ** 0.4)))
+    return max(3, round(width / (64 * math.pow(width / 768, 0.4))))
 
 
 def shape_of_width(width: int, vocabulary: int, model: Model, layers: int) -> Shape:

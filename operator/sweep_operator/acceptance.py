@@ -4,6 +4,7 @@ Owns the resolution of a ladder into runs (exact parameter counts, whole batches
 Pure: it reads a spec and a status, never a cluster.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -51,6 +52,7 @@ def accept(sweep: ScalingSweep, policy: Policy) -> Accepted | Refused:
         return Refused("InvalidSize", str(error))
     for objection in (
         _edited_after_start(sweep, rungs),
+        _same_record_twice(rungs),
         _not_increasing(rungs),
         _target_below_ladder(spec, rungs, target),
         _unidentified(spec, rungs),
@@ -130,6 +132,20 @@ def _edited_after_start(sweep: ScalingSweep, rungs: tuple[Rung, ...]) -> Refused
         if rung is None or rung.name != status.name or rung.runs != status.runs:
             return Refused(
                 "RungStarted", f"rung {status.name!r} has started and can no longer be edited; edit later rungs"
+            )
+    return None
+
+
+def _same_record_twice(rungs: tuple[Rung, ...]) -> Refused | None:
+    """A rung is judged record by record, so two of its runs may not owe the same one at different learning rates."""
+    for rung in rungs:
+        owed = Counter((run.parameters, tokens, run.seed) for run in rung.runs for tokens in run.tokens)
+        (parameters, tokens, seed), times = owed.most_common(1)[0]
+        if times > 1:
+            return Refused(
+                "DuplicateRuns",
+                f"rung {rung.name!r} trains {format_scale(parameters)} parameters on {format_scale(tokens)} tokens"
+                f" {times} times with seed {seed}; give the runs seeds of their own",
             )
     return None
 

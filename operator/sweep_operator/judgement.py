@@ -67,9 +67,13 @@ def verdict_of(
     *,
     warmup: bool,
     target: Run,
+    may_diagnose: bool,
 ) -> Verdict:
-    """Judge a rung whose runs (and experiments, if any) have all ended."""
+    """Judge a rung whose runs (and experiments, if any) have all ended; it asks for more only where it may."""
     assert rung.forecast is not None, "a rung is judged only after its forecast was written"
+    thresholds = rung.forecast.thresholds
+    if not may_diagnose:
+        thresholds = thresholds.changed(learning_rate_factors=(), replicates=0)
     by_name = {child.metadata.name: child for child in children}
     planned = runs_of(sweep, rung, children)
     failures: dict[str, Failure] = {
@@ -91,7 +95,7 @@ def verdict_of(
             earlier=history,
             failures=failures,
             forecast=rung.forecast.outcome,
-            thresholds=rung.forecast.thresholds,
+            thresholds=thresholds,
             warmup=warmup,
             target=None if rung.name == "target" else (float(target.parameters), float(target.tokens[-1])),
             budget=None,  # affordability is asked before the next rung starts, since a budget may be raised meanwhile

@@ -196,47 +196,52 @@ def _foretell(
 def _judge(
     view: _View, status: SweepStatus, rung: RungStatus, accepted: Accepted
 ) -> tuple[SweepStatus, tuple[Event, ...]]:
-    position = [r.name for r in accepted.rungs].index(rung.name) if rung.name != TARGET else len(accepted.rungs)
-    verdict = judgement.verdict_of(
-        view.sweep,
-        rung,
-        view.children,
-        judgement.history_of(view.sweep.changed(status=status), view.children),
-        warmup=position < view.sweep.spec.gate.warmup_rungs,
-        target=accepted.target,
-    )
+    names = [r.name for r in accepted.rungs]
+    warmup = rung.name in names[: view.sweep.spec.gate.warmup_rungs]
+    history = judgement.history_of(view.sweep.changed(status=status), view.children)
+
+    def verdict_of(*, may_diagnose: bool) -> Verdict:
+        return judgement.verdict_of(
+            view.sweep,
+            rung,
+            view.children,
+            history,
+            warmup=warmup,
+            target=accepted.target,
+            may_diagnose=may_diagnose,
+        )
+
+    verdict = verdict_of(may_diagnose=rung.name != TARGET)
+    asked = tuple(e.run for e in verdict.experiments)
+    cost = budget.cost_of(view.sweep.spec.training, asked, view.children)
+    repeated = any(run in rung.experiments for run in asked)
+    if asked and (repeated or not budget.diagnosis_fits(view.sweep.spec.budget, status.spent, cost)):
+        verdict = verdict_of(may_diagnose=False)
     losses = [r.loss for c in judgement.runs_of(view.sweep, rung, view.children) for r in c.status.accepted]
     judged = rung.changed(verdict=verdict, loss=min(losses, default=None), finished_at=timestamp(view.now))
-    replacement = _conclude(view, status, judged, verdict)
+    replacement = _conclude(judged, verdict, warmup=warmup, manual=view.sweep.spec.gate.promotion == "Manual")
     event = Event(
         verdict.reason, verdict.message, rung.name, warning=verdict.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)
     )
     return _with_law(view, _replace(status, *replacement), accepted), (event,)
 
 
-def _conclude(view: _View, status: SweepStatus, rung: RungStatus, verdict: Verdict) -> tuple[RungStatus, ...]:
+def _conclude(rung: RungStatus, verdict: Verdict, *, warmup: bool, manual: bool) -> tuple[RungStatus, ...]:
     """The judged rung in its next state, followed by its next revision where there is one."""
-    spec = view.sweep.spec
     if rung.name == TARGET:
         return (rung.changed(state=RungState.PROMOTED),)
-    if verdict.outcome is Outcome.PASS or (verdict.outcome is Outcome.NOT_JUDGED and _in_warmup(rung, view)):
-        return (rung.changed(state=RungState.HELD if spec.gate.promotion == "Manual" else RungState.PROMOTED),)
+    if verdict.outcome is Outcome.PASS or (verdict.outcome is Outcome.NOT_JUDGED and warmup):
+        return (rung.changed(state=RungState.HELD if manual else RungState.PROMOTED),)
     if verdict.retune is not None and rung.revision < MAX_REVISIONS:
         retuned = tuple(run.changed(learning_rate_factor=verdict.retune) for run in rung.runs)
         return (
             rung.changed(state=RungState.SUPERSEDED),
             RungStatus(name=rung.name, revision=rung.revision + 1, runs=retuned),
         )
-    asked = tuple(e.run for e in verdict.experiments if e.run not in rung.experiments)
-    cost = budget.cost_of(spec.training, asked, view.children)
-    if asked and budget.diagnosis_fits(spec.budget, status.spent, cost):
+    if verdict.experiments:
+        asked = tuple(e.run for e in verdict.experiments)
         return (rung.changed(state=RungState.DIAGNOSING, experiments=(*rung.experiments, *asked)),)
     return (rung.changed(state=RungState.STOPPED if verdict.outcome is Outcome.FAIL else RungState.HELD),)
-
-
-def _in_warmup(rung: RungStatus, view: _View) -> bool:
-    names = list(dict.fromkeys(r.name for r in view.sweep.status.rungs))
-    return names.index(rung.name) < view.sweep.spec.gate.warmup_rungs
 
 
 def _reconsider(

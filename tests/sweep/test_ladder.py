@@ -360,3 +360,23 @@ def test_a_run_that_falls_silent_is_ended_and_tried_again(manifest):
     status = climb(stuck)
     assert status.phase == "Succeeded"
     assert all(c.status.failures[0].reason == "NoProgress" for c in cluster.children.values() if c.spec.rung == "b")
+
+
+def test_a_diagnosis_beyond_its_share_of_the_budget_is_not_run_and_the_verdict_says_so(manifest):
+    def bent(run: Run, tokens: int) -> float:
+        return healthy(run, tokens) * (1.15 if run.parameters > 60_000 else 1.0)
+
+    cluster = SimulatedCluster(manifest(budget={"flops": "1e13"}), World(loss=bent))
+    status = climb(cluster)
+    assert status.phase in ("AwaitingApproval", "Inconsistent")
+    assert not any(c.spec.run.purpose is Purpose.DIAGNOSIS for c in cluster.children.values())
+    waiting = next(r for r in status.rungs if r.state in ("Held", "Stopped"))
+    assert "nothing was tried" in waiting.verdict.message
+
+
+def test_runs_of_a_rung_that_differ_in_their_learning_rate_alone_are_refused(manifest):
+    twice = [{"parameters": "67K", "tokensPerParameter": [10, 20], "learningRateFactor": f} for f in (1.0, 2.0)]
+    sweep = manifest()
+    rungs = [r.to_json() for r in sweep.spec.ladder.rungs]
+    rungs[3]["runs"] = twice
+    assert refused(manifest(ladder={"rungs": rungs})).startswith("DuplicateRuns: rung 'd' trains 67.2K")
