@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from sweep_analysis.recipe import Training
 from sweep_analysis.record import ExitStatus, FailureReason
 from sweep_analysis.rung import RunOrder
-from sweep_trainer.failure import explain
+from sweep_trainer.corpus import DataError
+from sweep_trainer.failure import RunError, explain
 from sweep_trainer.interruption import Interrupted, Interruption
 from sweep_trainer.report import Report
 
@@ -55,7 +56,8 @@ def train(order_path: str) -> int:
 
 def _failed(report: Report, error: Exception) -> int:
     reason, message = explain(error)
-    traceback.print_exception(error)
+    if not isinstance(error, RunError | DataError):
+        traceback.print_exception(error)  # for the log; these two say all there is to say
     _say(f"{reason}: {message}")
     try:
         report.failure(reason, message)
@@ -69,7 +71,6 @@ def _failed(report: Report, error: Exception) -> int:
 def prepare(training_path: str, root: str, cache: str) -> int:
     """Check and prepare the data of the recipe in the file; prints what came of it. Returns the exit status."""
     from sweep_trainer import data
-    from sweep_trainer.corpus import DataError
 
     try:
         training = Training.model_validate_json(Path(training_path).read_bytes())

@@ -46,7 +46,11 @@ _TICK_SECONDS = 1.0
 _EVALUATION_TOKENS = 4_096
 """At most so many tokens are evaluated between two looks at the interruption."""
 _DIVERGED_AT = 3.0
-"""A loss above this multiple of ln V (what guessing costs) is divergence."""
+"""A step whose loss is above this multiple of ln V (what guessing costs) is divergence, as is a record above ln V.
+
+Models of 20 to 67 thousand parameters at 30 times the best learning rate stay below 1.3 ln V at every step and end at
+0.57 ln V: a bad record, and the gate's to judge. At 100 times they pass 7 ln V within six steps.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +177,7 @@ class _Loop:
         tokens = self._tokens_of(segment)
         self._show("Evaluating", index, segment.stop)
         loss = self._evaluate(index)
-        if not math.isfinite(loss):
+        if not loss < math.log(self.hyper.shape.vocabulary):
             raise self._diverged(loss, segment.stop)
         self.curve.flush()
         weights = save(
