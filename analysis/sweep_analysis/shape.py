@@ -4,6 +4,7 @@ Owns the arithmetic of a dense decoder's shape (RMSNorm, RoPE, SwiGLU, no biases
 and a test holds its count against the one here.
 """
 
+import math
 from functools import lru_cache
 from typing import Literal
 
