@@ -5,7 +5,6 @@ and a test holds its count against the one here.
 """
 
 import math
-import math
 from functools import lru_cache
 from typing import Literal
 
