@@ -57,7 +57,10 @@ class Optimizer(Document):
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.95, ge=0, lt=1)
     weight_decay: float = Field(default=0.1, ge=0, le=10)
-    clip_norm: float = Field(default=1.0, gt=0)
+    clip_norm: float = Field(default=0.3, gt=0)
+    """Gradients longer than this are shortened to it. At 20 thousand parameters 0.3 against 1 lowered the loss by 0.01
+    to 0.02 nats and its spread over six seeds from 0.017 to 0.004; at 46 and 96 thousand by less, at 163 not at all.
+    """
 
 
 class Schedule(Document):
