@@ -96,7 +96,7 @@ class PlainTorch:
             return self.model.loss(tokens).item()
 
     def state(self) -> State:
-        return dict(self._optimizer.state())
+        return self._optimizer.state()
 
     def load(self, state: State) -> None:
         self._optimizer.load(state)

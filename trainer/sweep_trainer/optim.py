@@ -4,17 +4,24 @@ Owns the layout of parameters in memory: matrices in one buffer, which decay, ga
 buffers instead of thirty tensors make the update a handful of calls. Knows no schedule (`schedule.py`).
 """
 
+from collections.abc import Mapping
+
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from sweep_analysis.recipe import Optimizer
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+_EPS = 1e-8
 
 
 class FlatAdamW:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) on a model whose parameters become views of flat buffers."""
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) on a model whose parameters become views of flat buffers.
+
+    Calls the kernel behind `torch.optim.AdamW(fused=True)` itself: at these sizes the optimizer class costs more than
+    the update, and its first step imports seconds' worth of compiler.
+    """
 
     def __init__(self, model: nn.Module, recipe: Optimizer) -> None:
         parameters = list(model.parameters())
@@ -23,13 +30,12 @@ class FlatAdamW:
             "matrices": _flatten([p for p in parameters if p.ndim > 1]),
             "gains": _flatten([p for p in parameters if p.ndim == 1]),
         }
-        decays = {"matrices": recipe.weight_decay, "gains": 0.0}
-        self._optimizer = torch.optim.AdamW(
-            [{"params": [buffer], "weight_decay": decays[name]} for name, buffer in self.buffers.items()],
-            lr=0.0,
-            betas=(recipe.beta1, recipe.beta2),
-            fused=True,
-        )
+        self._decay = {"matrices": recipe.weight_decay, "gains": 0.0}
+        self._state = {
+            f"{name}.{kind}": torch.zeros(() if kind == "steps" else buffer.shape)
+            for name, buffer in self.buffers.items()
+            for kind in ("mean", "square", "steps")
+        }
         self._clip = torch.tensor(recipe.clip_norm)
 
     def zero_gradients(self) -> None:
@@ -37,38 +43,43 @@ class FlatAdamW:
         for buffer in self.buffers.values():
             gradient_of(buffer).zero_()
 
+    @torch.no_grad()
     def step(self, learning_rate: float) -> Tensor:
         """Clip to the recipe's norm and update; returns the gradient norm before clipping, a scalar on the device."""
         gradients = [gradient_of(buffer) for buffer in self.buffers.values()]
         norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
         shrink = (self._clip / (norm + 1e-6)).clamp_(max=1.0)
-        for gradient in gradients:
-            gradient.mul_(shrink)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        self._optimizer.step()
+        for (name, buffer), gradient in zip(self.buffers.items(), gradients, strict=True):
+            steps = self._state[f"{name}.steps"].add_(1)
+            torch._fused_adamw_(
+                [buffer],
+                [gradient.mul_(shrink)],
+                [self._state[f"{name}.mean"]],
+                [self._state[f"{name}.square"]],
+                [],
+                [steps],
+                lr=learning_rate,
+                beta1=self.recipe.beta1,
+                beta2=self.recipe.beta2,
+                weight_decay=self._decay[name],
+                eps=_EPS,
+                amsgrad=False,
+                maximize=False,
+            )
         return norm
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Copies of parameters, moments and step count, by name."""
-        tensors: dict[str, np.ndarray] = {}
-        for name, buffer in self.buffers.items():
-            tensors[name] = buffer.detach().numpy().copy()
-            moments = self._optimizer.state[buffer]
-            for moment in _MOMENTS:
-                value = moments[moment].numpy().copy() if moments else np.zeros_like(tensors[name])
-                tensors[f"{name}.{moment}"] = value
-            tensors[f"{name}.step"] = moments["step"].numpy().copy() if moments else np.zeros((), np.float32)
-        return tensors
+    def state(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Copies of parameters, moments and step counts, by name."""
+        return {name: tensor.detach().numpy().copy() for name, tensor in (self.buffers | self._state).items()}
 
-    def load(self, tensors: dict[str, np.ndarray]) -> None:
-        """Take up a state; the model's parameters, being views, follow."""
-        with torch.no_grad():
-            for name, buffer in self.buffers.items():
-                buffer.copy_(torch.from_numpy(tensors[name]))
-                self._optimizer.state[buffer] = {
-                    key: torch.from_numpy(np.array(tensors[f"{name}.{key}"])) for key in ("step", *_MOMENTS)
-                }
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        """Take up a state; the model's parameters, being views, follow. Raises KeyError or ValueError for another's."""
+        for name, tensor in (self.buffers | self._state).items():
+            found = tensors[name]
+            if found.shape != tuple(tensor.shape):
+                raise ValueError(f"{name} has shape {found.shape}, not {tuple(tensor.shape)}")
+            tensor.copy_(torch.from_numpy(np.array(found)))
 
 
 def gradient_of(parameter: Tensor) -> Tensor:
