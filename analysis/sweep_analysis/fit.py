@@ -11,7 +11,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scipy import special
 
 from sweep_analysis import solve
 from sweep_analysis.covariance import condition_of, covariance_of, transported
@@ -218,6 +217,8 @@ def fit_table(table: Table, form: Law, goal: solve.Objective | None = None, *, c
     public = form.to_units(c, units)[0]
     constants = {name: float(v) for name, v in zip(form.names, public, strict=True)}
     covariance = transported(form, z, units, covariance)
+    from scipy import special  # here, since `lint` and `plan` ask this module for `identifies` and must not wait for it
+
     t = float(special.stdtrit(_freedom(table, k), 0.5 + confidence / 2))
     return Fit(
         law=form.name,
