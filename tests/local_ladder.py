@@ -1,11 +1,13 @@
 """Ladders in a folder, with the stand-in trainer before the real one: for tests of the local adapter and commands."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,17 +73,23 @@ class Folder:
     def command(self, *arguments: object) -> list[str]:
         return [sys.executable, "-m", "sweep_operator.cli", *map(str, arguments)]
 
-    def call(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Call the command line to its end."""
-        return subprocess.run(
-            self.command(*arguments),
-            cwd=self.path,
-            env=self.environment(**environment),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+    def call(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Call the command line to its end, in this process: imports are paid for once."""
+        from sweep_operator.cli import main
+
+        out, err, folder = io.StringIO(), io.StringIO(), Path.cwd()
+        before, during = dict(os.environ), self.environment()
+        os.environ.clear()
+        os.environ.update(during)
+        os.chdir(self.path)
+        try:
+            with redirect_stdout(out), redirect_stderr(err):
+                status = main([str(argument) for argument in arguments])
+        finally:
+            os.chdir(folder)
+            os.environ.clear()
+            os.environ.update(before)
+        return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
 
     def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """`scalingsweep run` of the manifest."""
