@@ -11,7 +11,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from sweep_analysis import surface
 from sweep_analysis.surface import Floats
@@ -40,9 +39,9 @@ class Settings:
     """sd of ln E added per decade beyond 1e17–1e21 FLOPs, where the two numbers above were learnt."""
     prior_mean: tuple[float, float] = (0.40, 0.40)
     """alpha, beta."""
-    prior_deviation: tuple[float, float, float, float, float] = (0.10, 0.30, 0.30, 0.20, 0.40)
+    prior_deviation: tuple[float, float, float, float, float] = (0.12, 0.30, 0.30, 0.20, 0.40)
     """sd of ln E, ln a, ln b, ln alpha, ln beta."""
-    fit_floor: float = 0.003
+    fit_floor: float = 0.0022
     """sd of a well-split run's residual in the fit."""
     fit_off_optimum: float = 0.05
     """Residual sd per unit of x = ln L − ln L at the law's best split, in the fit."""
@@ -54,25 +53,25 @@ class Settings:
     """Residual variance grows by e^recency per e-fold of compute below the newest: the law is local."""
     outlier: float = 2.0
     """Leave-one-out |z| from which a record loses weight."""
-    fit_factor: float = 1.3
+    fit_factor: float = 1.4
     """Factor on the fit's own variance g'H⁻¹g."""
-    floor: float = 0.0024
+    floor: float = 0.0029
     """sd of what the law does not say of a well-split run."""
     extra: float = 0.0
-    off_optimum: float = 0.10
+    off_optimum: float = 0.088
     """… and per unit of x."""
     below_data: float = 0.11
     """sd per e-fold of tokens below the smallest token count of the past: warm-up and schedule are not in the law."""
-    adapts: float = 0.14
+    adapts: float = 0.075
     """Power of the past's leave-one-out mean square in the forecast's variance."""
     adapts_from: float = 6.0
     rungs_power: float = 0.0
     """Forecast variance falls as (rungs/4)^−power; 0 since past errors say it better."""
-    widening: float = 0.10
+    widening: float = 0.24
     """Forecast sd grows as √(1 + (widening·d)²), d = ln(C/C_max) of the past."""
-    memory: float = 0.6
+    memory: float = 0.57
     """Weight of a past rung's surprise, per rung of age."""
-    prior_weight: float = 4.1
+    prior_weight: float = 4.0
     """Rungs' worth of trust in the scale before any rung was forecast."""
     inflation: float = 1.02
     shared: float = 0.1
@@ -308,4 +307,6 @@ class History:
 
 def quantile(confidence: float, degrees_of_freedom: float) -> float:
     """Two-sided Student-t quantile: half-width in units of the scale."""
+    from scipy.special import stdtrit  # here, since reading a status must not wait for scipy
+
     return float(stdtrit(degrees_of_freedom, 0.5 + confidence / 2.0))

@@ -1,0 +1,178 @@
+"""How the forecast's constants are found: scale constants by likelihood, coverage exact on the tuning side only.
+
+Owns the vectorised form of the predictive scale (a test of it against `predictive` stands at the end of `table`) and
+the search. Knows nothing of which origin is held out: `calibration.py` says.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import gammaln, stdtrit
+
+from sweep_analysis import predictive
+from sweep_analysis.backtest import FAR, LEAST_RECORDS, LEAST_RUNGS
+from sweep_analysis.forecast import evidence_of, unidentified
+from sweep_analysis.ladders import Ladder
+from sweep_analysis.predictive import History, Settings
+
+FREE = ("fit_factor", "floor", "off_optimum", "below_data", "adapts", "memory", "prior_weight")
+FAR_WEIGHT = 0.3
+
+
+@dataclass(frozen=True)
+class Table:
+    """Every forecast of many ladders taken apart: one row a run, one task a (past, rung)."""
+
+    task: np.ndarray
+    residual: np.ndarray
+    unknown: np.ndarray
+    off: np.ndarray
+    below: np.ndarray
+    ahead: np.ndarray
+    fresh: np.ndarray
+    past: np.ndarray  # task → number of past rungs
+    origin: np.ndarray  # task → index into origins
+    far: np.ndarray
+    scored: np.ndarray
+    runs: np.ndarray
+    jump: np.ndarray
+    square: np.ndarray  # task → the past's leave-one-out mean square
+    count: np.ndarray
+    later: np.ndarray  # history links: task `later` uses the surprise of task `earlier`, `age` rungs old
+    earlier: np.ndarray
+    age: np.ndarray
+    origins: tuple[str, ...]
+
+
+def table(ladders: list[Ladder], settings: Settings) -> Table:
+    """Fit every past of every ladder and take its forecasts apart."""
+    origins = tuple(sorted({ladder.origin for ladder in ladders}))
+    rows: dict[str, list[np.ndarray]] = {
+        n: [] for n in ("task", "residual", "unknown", "off", "below", "ahead", "fresh")
+    }
+    tasks: dict[str, list[float]] = {
+        n: [] for n in ("past", "origin", "far", "scored", "runs", "jump", "square", "count")
+    }
+    links: list[tuple[int, int, int]] = []
+    for ladder in ladders:
+        evidence = evidence_of(ladder.rungs)
+        history = History(evidence, settings)
+        c, next_task = evidence.log_compute, {}
+        for k in range(1, evidence.rungs):
+            past = [p for rung in ladder.rungs[:k] for p in rung]
+            scored = k >= LEAST_RUNGS and len(past) >= LEAST_RECORDS and unidentified(past) is None
+            for j in range(k, evidence.rungs):
+                here = evidence.rung == j
+                jump = float(np.exp(c[here].max() - history.newest[k - 1]))
+                if j > k and not (scored and FAR[0] <= jump <= FAR[1]):
+                    continue
+                runs = [name for name, inside in zip(evidence.run, here, strict=True) if inside]
+                parts = history.components(k, evidence.log_parameters[here], evidence.log_tokens[here], runs)
+                number = len(tasks["past"])
+                if j == k:
+                    next_task[k] = number
+                links += [(number, next_task[i], k - 1 - i) for i in range(1, k)]
+                rows["task"].append(np.full(here.sum(), number))
+                rows["residual"].append(evidence.log_loss[here] - parts.mean)
+                rows["unknown"].append(np.diag(parts.unknown))
+                for name in ("off", "below", "ahead", "fresh"):
+                    rows[name].append(getattr(parts, name))
+                for name, value in (
+                    ("past", k),
+                    ("origin", origins.index(ladder.origin)),
+                    ("far", j > k),
+                    ("scored", scored),
+                    ("runs", here.sum()),
+                    ("jump", jump),
+                    ("square", history.residual_square[k - 1]),
+                    ("count", history.residual_count[k - 1]),
+                ):
+                    tasks[name].append(float(value))
+    later, earlier, age = np.array(links).T
+    return Table(
+        **{name: np.concatenate(parts) for name, parts in rows.items()},
+        **{name: np.array(values) for name, values in tasks.items()},
+        later=later,
+        earlier=earlier,
+        age=age,
+        origins=origins,
+    )
+
+
+def scales(t: Table, s: Settings) -> tuple[np.ndarray, np.ndarray]:
+    """Each run's predictive scale and degrees of freedom; `predictive.History` in one sweep."""
+    level = np.exp(t.count / (t.count + s.adapts_from) * s.adapts * np.log(0.05 + t.square))
+    level = level * (np.minimum(t.past, predictive.MOST_RUNGS) / 4.0) ** -s.rungs_power
+    unsaid = s.floor**2 + s.extra**2 + (s.off_optimum * t.off) ** 2 + (s.below_data * t.below) ** 2
+    unsaid = unsaid * t.fresh
+    variance = (s.fit_factor * t.unknown + unsaid) * level[t.task] * (1.0 + (s.widening * t.ahead) ** 2)
+    squares = np.minimum(t.residual**2 / variance, predictive.LARGEST_SURPRISE)
+    q = np.bincount(t.task, squares, minlength=len(t.runs)) / t.runs
+    weights = s.memory**t.age
+    nu = s.prior_weight + np.bincount(t.later, weights, minlength=len(q))
+    own = (s.prior_weight + np.bincount(t.later, weights * q[t.earlier], minlength=len(q))) / nu
+    return s.inflation * np.sqrt(variance * own[t.task]), nu[t.task]
+
+
+def worth(t: Table, s: Settings) -> dict[str, np.ndarray]:
+    """Per task: mean negative log likelihood, coverage, median width at 95 %."""
+    scale, nu = scales(t, s)
+    z = t.residual / scale
+    nll = gammaln(nu / 2) - gammaln((nu + 1) / 2) + 0.5 * np.log(nu * np.pi) + np.log(scale)
+    nll += (nu + 1) / 2 * np.log1p(z * z / nu)
+    half = stdtrit(nu, 0.975) * scale
+
+    def averaged(x: np.ndarray) -> np.ndarray:
+        return np.bincount(t.task, x, minlength=len(t.runs)) / t.runs
+
+    order = np.lexsort((half, t.task))
+    first = np.searchsorted(t.task[order], np.arange(len(t.runs)))
+    middle = first + (t.runs.astype(int) - 1) // 2
+    return {"nll": averaged(nll), "covered": averaged(np.abs(z) * scale <= half), "width": 2 * half[order][middle]}
+
+
+def mean_over_origins(t: Table, values: np.ndarray, keep: tuple[str, ...], far: bool, power: float = 0.0) -> float:
+    """Mean over forecasts within an origin, then over origins, each weighing as its number of forecasts to `power`."""
+    chosen = (t.scored > 0) & ((t.far > 0) == far)
+    parts = [values[chosen & (t.origin == t.origins.index(o))] for o in keep]
+    return float(np.average([part.mean() for part in parts], weights=[len(part) ** power for part in parts]))
+
+
+def loss(t: Table, s: Settings, keep: tuple[str, ...]) -> float:
+    nll = worth(t, s)["nll"]
+    near, far = (mean_over_origins(t, nll, keep, far) for far in (False, True))
+    return (near + FAR_WEIGHT * far) / (1.0 + FAR_WEIGHT)
+
+
+def tune(t: Table, start: Settings, keep: tuple[str, ...], *, evaluations: int = 400) -> tuple[Settings, float]:
+    """Scale constants by Powell's method on the log scale, then `inflation` by next-rung coverage."""
+
+    def decoded(x: np.ndarray) -> Settings:
+        values = dict(zip(FREE, np.exp(np.clip(x, -9.0, 4.0)).tolist(), strict=True))
+        values["memory"] = min(values["memory"], 0.98)
+        return replace(start, inflation=1.0, **values)
+
+    x0 = np.log([getattr(start, name) for name in FREE])
+    found = minimize(
+        lambda x: loss(t, decoded(x), keep) + 1e-4 * float(np.sum((x - x0) ** 2)),
+        x0,
+        method="Powell",
+        options={"maxfev": evaluations, "xtol": 1e-2, "ftol": 1e-4},
+    )
+    best = decoded(found.x)
+    likelihood = loss(t, best, keep)
+    return replace(best, inflation=_solved(t, best, keep)), likelihood
+
+
+def _solved(t: Table, s: Settings, keep: tuple[str, ...], *, target: float = 0.95) -> float:
+    """The inflation at which next-rung coverage on `keep` is the stated one, by bisection.
+
+    Origins weigh as the root of their number of forecasts: between one origin one voice and one forecast one voice.
+    """
+    low, high = 0.5, 2.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        covered = mean_over_origins(t, worth(t, replace(s, inflation=middle))["covered"], keep, far=False, power=0.5)
+        low, high = (middle, high) if covered < target else (low, middle)
+    return (low + high) / 2
