@@ -70,9 +70,9 @@ def optimal_split(
         )
     point = np.array([[fit.constants[n] for n in ("E", "A", "B", "alpha", "beta")]])
     samples = np.concatenate([point, bootstrap(fit, refits, seed=seed).samples])
-    N, D = _optimum(samples, flops)
+    N, D = optimum(samples, flops)
     if inference_tokens:
-        N, D = _served(samples, N, D, inference_tokens)
+        N, D = served(samples, N, D, inference_tokens)
     loss = _loss(samples, N, D)
     n, d = float(N[0]), float(D[0])
     return Split(
@@ -92,7 +92,7 @@ def penalty(fit: Fit, parameters: float, tokens: float) -> Penalty:
     c = np.array([[fit.constants[n] for n in ("E", "A", "B", "alpha", "beta")]])
     flops = 6.0 * parameters * tokens
     here = float(_loss(c, np.array([parameters]), np.array([tokens]))[0])
-    best = float(_loss(c, *_optimum(c, flops))[0])
+    best = float(_loss(c, *optimum(c, flops))[0])
     # along the optimum both terms fall as C^-(alpha·beta/(alpha+beta)), so the FLOPs for a loss have a closed form
     alpha, beta = fit.constants["alpha"], fit.constants["beta"]
     share = (here - fit.constants["E"]) / (best - fit.constants["E"])
@@ -111,15 +111,15 @@ def _loss(c: Array, N: Array, D: Array) -> Array:
     return np.asarray(E + A * N**-alpha + B * D**-beta)
 
 
-def _optimum(c: Array, flops: float) -> tuple[Array, Array]:
-    """N*, D* (R,) of each row of constants."""
+def optimum(c: Array, flops: float) -> tuple[Array, Array]:
+    """Compute-optimal N*, D* (R,) of each row of constants (R, 5): E, A, B, alpha, beta; C = 6·N·D is `flops`."""
     _, A, B, alpha, beta = c.T
     G = np.exp((np.log(alpha * A) - np.log(beta * B)) / (alpha + beta))
     N = G * (flops / 6.0) ** (beta / (alpha + beta))
     return N, flops / (6.0 * N)
 
 
-def _served(c: Array, N: Array, D: Array, inference_tokens: float) -> tuple[Array, Array]:
+def served(c: Array, N: Array, D: Array, inference_tokens: float) -> tuple[Array, Array]:
     """The split of equal loss that minimises 6·N·D + 2·N·T, by golden section in ln N below the training optimum."""
     E, A, B, alpha, beta = c.T
     reducible = _loss(c, N, D) - E
