@@ -111,7 +111,7 @@ def _loss(c: Array, N: Array, D: Array) -> Array:
     return np.asarray(E + A * N**-alpha + B * D**-beta)
 
 
-def optimum(c: Array, flops: float) -> tuple[Array, Array]:
+def optimum(c: Array, flops: float | Array) -> tuple[Array, Array]:
     """Compute-optimal N*, D* (R,) of each row of constants (R, 5): E, A, B, alpha, beta; C = 6·N·D is `flops`."""
     _, A, B, alpha, beta = c.T
     G = np.exp((np.log(alpha * A) - np.log(beta * B)) / (alpha + beta))

@@ -15,7 +15,7 @@ from sweep_analysis.surface import Floats
 LEAST_COMPUTE = 1e15
 """FLOPs below which the published constants are silent: they were fitted three decades above."""
 PUBLISHED = {
-    "Besiroglu et al. 2024, arXiv:2404.10102 (Chinchilla's points, refitted)": (1.81722, 477.83, 2143.42, 0.34731, 0.36717),
+    "Besiroglu et al. 2024, arXiv:2404.10102 (Chinchilla, refitted)": (1.81722, 477.83, 2143.42, 0.34731, 0.36717),
     "Hoffmann et al. 2022, arXiv:2203.15556, approach 3": (1.69, 406.4, 410.7, 0.34, 0.28),
     "Muennighoff et al. 2023, arXiv:2305.16264 (C4)": (1.8691, 520.83, 1487.7, 0.3526596, 0.3526596),
 }  # fmt: skip
@@ -49,11 +49,6 @@ class Assumed:
     def optimum(self, flops: float) -> tuple[Floats, Floats]:
         """Compute-optimal N*, D* (R,) for C = 6·N·D."""
         return split.optimum(self.constants, flops)
-
-    def served(self, flops: float, inference_tokens: float) -> tuple[Floats, Floats]:
-        """N, D (R,) of the loss that `flops` reach optimally, with the fewest FLOPs to train and to serve."""
-        N, D = self.optimum(flops)
-        return split.served(self.constants, N, D, inference_tokens)
 
 
 def assume(seed: int = 0, draws: int = DRAWS) -> Assumed:
