@@ -200,6 +200,14 @@ def test_records_of_an_earlier_attempt_are_carried_over_and_not_measured_again(o
     assert not list(Path(order.storage).glob("model-*"))
 
 
+def test_a_trainer_that_waited_for_another_takes_up_what_that_one_measured(order: RunOrder) -> None:
+    second = order.changed(attempt=2)
+    waiting = Report(second)
+    carried_out(order)
+    run(second, Interruption(), waiting, begun=time.monotonic())
+    assert records_of(second) == records_of(order)
+
+
 def test_a_lost_record_is_measured_again_although_checkpoints_are_past_it(order: RunOrder, tmp_path: Path) -> None:
     carried_out(order)
     again = moved(order, tmp_path / "again")

@@ -76,8 +76,8 @@ class FusedLoss:
         g = _linear(p, (head * model.norm).t() / M)
         self._gradient_behind_norm(_weight_gradient(p, x).div_(M), head, model.norm)
         g = _norm_backward(g, x, scale)
-        for block, k in zip(reversed(self.blocks), reversed(kept), strict=True):
-            g = self._block_backward(block, k, g, tokens.shape[0])
+        for block in reversed(self.blocks):
+            g = self._block_backward(block, kept.pop(), g, tokens.shape[0])
         embedding = gradient_of(model.embedding)
         if not model.shape.tied_embeddings:
             embedding.zero_()

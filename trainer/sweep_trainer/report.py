@@ -28,7 +28,7 @@ class Report:
         self.order = order
         self.folder = Path(order.report)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.records: dict[int, Record] = self._earlier_records()
+        self.records: dict[int, Record] = {}
 
     def progress(self, progress: Progress) -> None:
         """Say where the run stands; the last one wins."""
@@ -37,10 +37,14 @@ class Report:
     def record(self, record: Record) -> None:
         """Add a record and write the complete set, so that no later write drops an earlier record."""
         self.records[record.tokens] = record
-        self.write_records()
+        self._write_records()
 
-    def write_records(self) -> None:
-        """Write all records known, those of earlier attempts among them."""
+    def carry_over(self) -> None:
+        """Take up what earlier attempts measured; called once the run is ours alone, when nobody adds to it any more."""
+        self.records = self._earlier_records()
+        self._write_records()
+
+    def _write_records(self) -> None:
         records = tuple(self.records[tokens] for tokens in sorted(self.records))
         self._write(f"records-{self.order.attempt}.json", RecordSet(attempt=self.order.attempt, records=records))
 

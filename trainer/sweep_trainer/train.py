@@ -67,7 +67,7 @@ def run(order: RunOrder, interruption: Interruption, report: Report, *, begun: f
     with locked(Path(order.storage), order.attempt, interruption):
         plan = segments(hyper)
         steps = plan[-1].first + plan[-1].stop - plan[-1].start
-        report.write_records()
+        report.carry_over()
         done = set(order.run.tokens) <= set(report.records)
         report.progress(
             Progress(
