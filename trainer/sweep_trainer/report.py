@@ -40,7 +40,7 @@ class Report:
         self._write_records()
 
     def carry_over(self) -> None:
-        """Take up what earlier attempts measured; called once the run is ours alone, when nobody adds to it any more."""
+        """Take up what earlier attempts measured; called once the run is ours alone and nobody adds to it."""
         self.records = self._earlier_records()
         self._write_records()
 
