@@ -74,7 +74,7 @@ class SurfaceReplay:
     def _history(self, k: int) -> predictive.History:
         """One fit of the whole ladder serves every k, unless replicates would let later rungs' noise be known early."""
         whole = evidence_of(self.rungs)
-        if whole.seed_variance:
+        if whole.replicated:
             return predictive.History(evidence_of(self.rungs[:k]), self.settings)
         if self._whole is None:
             self._whole = predictive.History(whole, self.settings)

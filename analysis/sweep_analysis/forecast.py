@@ -180,9 +180,10 @@ def evidence_of(history: Sequence[Sequence[Point]]) -> predictive.Evidence:
             squares += (N * D) ** predictive.SEED_DECAY * float(np.sum((means - means.mean()) ** 2))
             freedom += len(means) - 1
     n, d, losses, rungs, counts = (np.array(column) for column in zip(*rows, strict=True))
-    at_one = squares / freedom if freedom else 0.0
+    expected = predictive.SEED_SD**2 * (1e11 / 6.0) ** predictive.SEED_DECAY
+    at_one = (squares + predictive.SEED_PRIOR * expected) / (freedom + predictive.SEED_PRIOR)
     variance = at_one * np.exp(-predictive.SEED_DECAY * (n + d))
-    return predictive.Evidence(n, d, losses, rungs, tuple(names), variance / counts, float(variance.min()))
+    return predictive.Evidence(n, d, losses, rungs, tuple(names), variance / counts, float(variance.min()), freedom > 0)
 
 
 def evidence_digest(history: Sequence[Sequence[Point]]) -> str:

@@ -54,7 +54,7 @@ class Reading(Document):
     gain: float
     """ln of the lowest earlier loss over the newest rung's lowest; 0 for a first rung."""
     noise: float
-    """sd of one run's ln loss, from replicates where there are any."""
+    """sd of one run's ln loss between seeds, corrected by replicates; at least 0.001."""
     acceleration: float
     """Slope of ln L in ln C over the newest step, over that of the step before."""
     surprise: float
@@ -63,29 +63,14 @@ class Reading(Document):
     """Most passes over the data that any record of the newest rung made; 1 where unknown."""
 
 
-NOISE = 0.001
-"""sd of ln loss between seeds where no replicates tell: .0005–.0007 nats at loss 3 in published runs, doubled."""
-
-
+LEAST_NOISE = 0.001
+"""sd of ln L below which no difference counts as a gain; seeds of published runs differ by a fifth of it."""
 NEWEST = 4
 """Rungs whose best runs give the exponent."""
 COLD_ACCELERATION = 1.3
 """A ladder whose loss falls this much faster than a step before is not on its law."""
 EMERGENT_DROP = 0.02
 """A rung this far under its forecast, and under the forecast's 99 % bound, is a jump."""
-
-
-def noise_of(history: Sequence[Sequence[Point]]) -> float:
-    """sd of one run's ln loss, pooled over replicates (same N and D), with the default worth two degrees of freedom."""
-    groups: dict[tuple[float, float], list[float]] = {}
-    for point in (point for rung in history for point in rung):
-        groups.setdefault((point.parameters, point.tokens), []).append(math.log(point.loss))
-    squares, freedom = 2 * NOISE**2, 2
-    for losses in groups.values():
-        if len(losses) > 1:
-            squares += float(np.sum((np.array(losses) - np.mean(losses)) ** 2))
-            freedom += len(losses) - 1
-    return math.sqrt(squares / freedom)
 
 
 def read(
@@ -100,7 +85,7 @@ def read(
     if not rungs:
         raise ValueError("a ladder without records has no phase")
     past = predictive.History(evidence_of(rungs))
-    noise = noise_of(rungs)
+    noise = max(LEAST_NOISE, math.sqrt(past.evidence.seed_variance))
     frontier = np.array([min(math.log(p.loss) for p in rung) for rung in rungs])
     compute = np.array([max(math.log(p.parameters * p.tokens) for p in rung) for rung in rungs])
     exponent, low, high = _exponent(rungs, noise)

@@ -19,8 +19,15 @@ Counts = NDArray[np.intp]
 PASSES = 3
 """Fits of one past: weights, robust weights and noise level follow from the fit before."""
 SEED_DECAY = 0.5
-"""Seed variance falls as C^−0.5: sd .02–.03 nats at 27k–44k parameters, .005–.01 above 70k, .0005
-at published scales."""
+"""Seed variance falls as C^−0.5 …"""
+SEED_SD = 0.006
+"""… from this sd of ln L at 1e11 FLOPs, before any replicate was seen.
+
+It meets both the .0005–.0007 nats of published runs at 1e17 and byte-level models of 27k–100k parameters, whose seeds
+differ by .005–.03 nats.
+"""
+SEED_PRIOR = 2.0
+"""Replicates (degrees of freedom) that this expectation is worth."""
 LARGEST_SURPRISE = 36.0
 """Squared deviations count as at most (6 sd)²: one freak run must not blind the ladder for good."""
 MOST_RUNGS = 14
@@ -73,7 +80,7 @@ class Settings:
     """Weight of a past rung's surprise, per rung of age."""
     prior_weight: float = 4.0
     """Rungs' worth of trust in the scale before any rung was forecast."""
-    inflation: float = 1.02
+    inflation: float = 1.0
     shared: float = 0.1
     """Correlation between what the law does not say of two different runs of one rung."""
     run_fades: float | None = 0.5
@@ -96,9 +103,11 @@ class Evidence:
     run: tuple[str, ...]
     """Which training run each record comes from."""
     noise: Floats
-    """Variance of ln loss left by seeds, known from replicates; 0 where nothing is known of it."""
-    seed_variance: float = 0.0
-    """Variance of ln loss between seeds at the largest compute, as replicates tell it; it falls as C^−SEED_DECAY."""
+    """Variance of ln loss left by seeds: expected, and corrected by replicates."""
+    seed_variance: float
+    """Variance of one run's ln loss between seeds, at the largest compute."""
+    replicated: bool
+    """Whether any (N, D) has more than one run."""
 
     @property
     def log_compute(self) -> Floats:
