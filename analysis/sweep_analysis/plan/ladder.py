@@ -85,6 +85,11 @@ class Design:
 class TooLittleError(ValueError):
     """The budget does not carry three rungs; the text says what would."""
 
+    def __init__(self, text: str, least: float) -> None:
+        super().__init__(text)
+        self.least = least
+        """FLOPs that would."""
+
 
 def even(target: tuple[float, float], flops: float, *, rungs: int = 5, step: float = 10.0,
          factors: Sequence[float] = (0.5, 1.0, 2.0), law: Floats | None = None) -> Design:  # fmt: skip
@@ -138,7 +143,8 @@ def best_ladder(
         least = search.least(RUNGS[0])
         raise TooLittleError(
             f"{flops:.3g} FLOPs do not carry {RUNGS[0]} rungs from {smallest:,.0f} parameters up;"
-            f" {least:.3g} would be the least"
+            f" {least:.3g} would be the least",
+            least,
         )
     full = [pair for pair in found if len(pair[1].options) >= JUDGED] or found[-1:]
     narrowest = min(half for half, _ in full)

@@ -4,12 +4,15 @@ Owns the constants with their sources. They speak of English web text in subword
 a ladder that ran replaces them by its own posterior.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sweep_analysis import split
+from sweep_analysis.forecast import Point
 from sweep_analysis.plan.devices import Range
+from sweep_analysis.posterior import believe
 from sweep_analysis.surface import Floats
 
 LEAST_COMPUTE = 1e15
@@ -73,3 +76,18 @@ def range_of(values: Floats, confidence: float = 0.95) -> Range:
     low, high = np.quantile(values[1:], [0.5 - confidence / 2, 0.5 + confidence / 2])
     value = float(values[0])
     return Range(value=value, low=min(value, float(low)), high=max(value, float(high)))
+
+
+def posterior(history: Sequence[Sequence[Point]], seed: int = 0, draws: int = DRAWS) -> Assumed:
+    """What a ladder's records say of its law, as the forecaster believes it: a Student-t on the logs, drawn."""
+    belief = believe(history)
+    rng = np.random.default_rng(seed)
+    stretch = np.sqrt(belief.degrees_of_freedom / rng.chisquare(belief.degrees_of_freedom, draws))
+    normal = rng.multivariate_normal(np.zeros(5), belief.covariance, size=draws)
+    theta = np.concatenate([belief.theta[None], belief.theta + normal * stretch[:, None]])
+    alpha, beta = np.exp(theta[:, 3]), np.exp(theta[:, 4])
+    logs = theta.copy()
+    logs[:, 1] += alpha * belief.anchor[0]
+    logs[:, 2] += beta * belief.anchor[1]
+    records = sum(len(rung) for rung in history)
+    return Assumed(np.exp(logs), f"this ladder's own, from {records} records")

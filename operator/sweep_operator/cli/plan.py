@@ -1,7 +1,8 @@
 """`scalingsweep plan`: what a ladder will train and cost, before anything is paid for.
 
-Owns the table of rungs: exact sizes, FLOPs by both conventions, memory, and device time at the prices that an earlier
-ladder on this machine measured. Forecasts nothing about losses.
+Owns the options, which of three questions is asked (a manifest; a target and a budget; a ladder that stands), and the
+table of a manifest's rungs: exact sizes, FLOPs by both conventions, memory, and device time at the prices that an
+earlier ladder on this machine measured. The other two questions have modules of their own.
 """
 
 import argparse
@@ -26,15 +27,69 @@ from sweep_operator.manifest import ManifestError, read_manifest, read_policy
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """The command's arguments."""
-    parser.add_argument("manifest", metavar="SWEEP.yaml", type=Path, help="the ScalingSweep to plan")
-    parser.add_argument("--workdir", metavar="DIR", type=Path, help="an earlier ladder, whose measured speed prices it")
+    parser.add_argument("manifest", metavar="SWEEP.yaml", type=Path, nargs="?", help="the ScalingSweep to plan")
+    parser.add_argument(
+        "--workdir",
+        metavar="DIR",
+        type=Path,
+        help="with SWEEP.yaml: an earlier ladder, whose speed prices it; alone: propose that ladder's next runs",
+    )
     parser.add_argument("--policy", metavar="FILE", type=Path, help="the platform's policy (YAML)")
+    wanted = parser.add_argument_group("a ladder for a target")
+    wanted.add_argument("--target", metavar="N:D", help="parameters and tokens: 7B:140B")
+    wanted.add_argument("--budget", metavar="HOURS", help="GPU-hours the ladder may take: 5000h (or 200d)")
+    wanted.add_argument("--smallest", metavar="N", help="smallest rung's parameters (default: a 5,000th of the target)")
+    wanted.add_argument(
+        "--sequence-length", metavar="TOKENS", type=int, help="default: 2048, below a million parameters 128"
+    )
+    wanted.add_argument("--manifest", metavar="FILE", type=Path, dest="write_to", help="write the ScalingSweep there")
+    wanted.add_argument(
+        "--data", metavar="FILE", nargs="+", help="the manifest's text files, or Classics (the default)"
+    )
+    wanted.add_argument("--force", action="store_true", help="write over an existing FILE")
+    about = parser.add_argument_group("assumptions, and questions around the target")
+    about.add_argument("--gpu", metavar="NAME", help="h100 (the default), h200, a100, …; a wrong name lists all")
+    about.add_argument("--gpus", metavar="N", type=int, help="GPUs that train at once: for time and memory")
+    about.add_argument("--mfu", metavar="LOW:HIGH", help="share of the peak that training reaches (default: 0.3:0.43)")
+    about.add_argument("--price", metavar="DOLLARS", type=float, help="of one GPU-hour")
+    about.add_argument("--corpus-tokens", metavar="TOKENS", help="distinct tokens that the corpus holds: 1T")
+    about.add_argument("--inference-tokens", metavar="TOKENS", help="tokens that the target will serve: 2T")
+    about.add_argument(
+        "--labels", metavar="METRIC=VALUE", nargs="+", help="count the labels: accuracy=0.9 or accuracy=0.9±0.02"
+    )
+    about.add_argument("--pilot", metavar="FILE", type=Path, help="CSV of columns labels and METRIC: for tuning data")
     add_output(parser)
-    parser.set_defaults(execute=execute)
+    parser.set_defaults(execute=lambda options: execute(options, parser))
 
 
-def execute(options: argparse.Namespace) -> Exit:
-    """Show the plan."""
+ONLY_WITH_TARGET = ("budget", "smallest", "sequence_length", "write_to", "data")
+
+
+def execute(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Exit:
+    """Show the plan that was asked for."""
+    if options.target is not None:
+        from sweep_operator.cli.plan_target import plan_target
+
+        if options.manifest is not None:
+            raise InputError(f"--target plans a new ladder and {options.manifest} is one already; name one of the two")
+        if options.workdir is not None or options.policy is not None:
+            raise InputError("--workdir and --policy belong to a ladder that stands; leave them out with --target")
+        return plan_target(options)
+    stray = next((name for name in ONLY_WITH_TARGET if getattr(options, name) is not None), None)
+    if stray is not None or options.force:
+        flag = {"write_to": "manifest"}.get(stray or "force", stray or "force").replace("_", "-")
+        raise InputError(f"--{flag} belongs to a new ladder: add --target, as in --target 7B:140B --budget 5000h")
+    if options.manifest is not None:
+        return _plan_manifest(options)
+    if options.workdir is None:
+        parser.error("name a SWEEP.yaml, or --target 7B:140B --budget 5000h, or --workdir DIR of a ladder that stands")
+    from sweep_operator.cli.plan_next import plan_next
+
+    return plan_next(options)
+
+
+def _plan_manifest(options: argparse.Namespace) -> Exit:
+    """The rungs of a manifest, and what surrounds its target."""
     try:
         sweep = read_manifest(options.manifest).sweep
         policy = read_policy(options.policy)
@@ -46,8 +101,12 @@ def execute(options: argparse.Namespace) -> Exit:
     measured = _measured(options.workdir, sweep)
     steps = [(rung.name, rung.runs) for rung in verdict.rungs]
     plan = _plan(sweep, steps, verdict.target, measured)
+    from sweep_operator.cli.plan_around import around, around_words, history_in
+
+    plan |= around(options, sweep.spec.training, steps, verdict.target, history_in(options.workdir, sweep))
     if options.output == "table":
         _print(plan)
+        print("\n".join(around_words(plan)))
     else:
         write(plan, options.output)
     return Exit.DONE
