@@ -292,10 +292,10 @@ def _missing(view: _View) -> tuple[ScalingRun, ...]:
     limit = view.sweep.spec.limits.parallelism
     if limit is not None:
         missing = missing[: max(0, limit - sum(not child.status.finished for child in view.children))]
-    return tuple(_scaling_run(view.sweep, rung, run) for run in missing)
+    return tuple(scaling_run(view.sweep, rung, run) for run in missing)
 
 
-def _scaling_run(sweep: ScalingSweep, rung: RungStatus, run: Run) -> ScalingRun:
+def scaling_run(sweep: ScalingSweep, rung: RungStatus, run: Run) -> ScalingRun:
     return ScalingRun(
         metadata=Metadata(name=run_name(sweep, rung.name, rung.revision, run), namespace=sweep.metadata.namespace),
         spec=RunSpec(

@@ -19,7 +19,7 @@ from sweep_operator.clusters.local.files import this_host
 from sweep_operator.clusters.local.processes import Ended
 from sweep_operator.clusters.local.store import Store
 from sweep_operator.conditions import timestamp
-from sweep_operator.ladder import _scaling_run
+from sweep_operator.ladder import scaling_run
 from sweep_operator.names import run_name
 from sweep_operator.reconcile import reconcile_run
 
@@ -45,7 +45,7 @@ def restore_identities(store: Store, sweep: ScalingSweep) -> None:
     for rung in sweep.status.rungs if lost else ():
         for run in (*rung.runs, *rung.experiments):
             if run_name(sweep, rung.name, rung.revision, run) in lost:
-                store.create_run(_scaling_run(sweep, rung, run))
+                store.create_run(scaling_run(sweep, rung, run))
 
 
 def close_attempts(cluster: LocalCluster, hurry: Callable[[], bool], patience: float) -> None:
