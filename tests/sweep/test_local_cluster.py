@@ -209,7 +209,7 @@ def test_a_nursery_that_is_killed_costs_the_attempt_and_a_new_one_takes_over(lad
     run = ladder.start()
     ladder.until(run, WorkloadState.RUNNING)
     trainer = identify(ladder.pid(run))
-    ladder.cluster._nursery._process.kill()
+    ladder.cluster.nursery._process.kill()
     ended = ladder.until_ended(run)
     assert ended.ending is Ending.PREEMPTED
     assert not trainer.alive

@@ -21,7 +21,7 @@ from sweep_operator.clusters.local.apply import applied
 from sweep_operator.clusters.local.data import DataError, Prepared, as_kept, cache_folder, changed_since, prepare
 from sweep_operator.clusters.local.driver import PassTimes, drive, listening
 from sweep_operator.clusters.local.files import DamagedError, HeldError, Lock, holder_of, in_words, this_host
-from sweep_operator.clusters.local.processes import NurseryError
+from sweep_operator.clusters.local.processes import Nursery, NurseryError
 from sweep_operator.clusters.local.store import KNOWN, Store
 from sweep_operator.clusters.local.takeover import take_over
 from sweep_operator.conditions import timestamp
@@ -42,6 +42,8 @@ class _Climb:
     prepared: Prepared
     manifest: Path
     cache: Path
+    nursery: Nursery | None
+    """Loading the trainer already, unless nothing is left to train."""
     times: PassTimes
 
     @property
@@ -65,11 +67,11 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 
 def execute(options: argparse.Namespace) -> Exit:
     """Check, prepare, climb, report."""
-    try:
-        climb = _checked(options)
-    except (ManifestError, DataError, DamagedError) as error:
-        raise InputError(str(error)) from None
     with ExitStack() as held:
+        try:
+            climb = _checked(options, held)
+        except (ManifestError, DataError, DamagedError) as error:
+            raise InputError(str(error)) from None
         if options.metrics_port is not None:
             held.callback(_serve_metrics(climb, options.metrics_port))
         held.callback(_lock(climb.store.workdir).release)
@@ -88,7 +90,7 @@ def execute(options: argparse.Namespace) -> Exit:
         return _conclude(sweep, runs, climb.store.workdir, options.workdir or Path(sweep.metadata.name))
 
 
-def _checked(options: argparse.Namespace) -> _Climb:
+def _checked(options: argparse.Namespace, held: ExitStack) -> _Climb:
     """Everything that can be wrong with the input, before anything is written."""
     manifest = read_manifest(options.manifest)
     policy = read_policy(options.policy)
@@ -100,11 +102,15 @@ def _checked(options: argparse.Namespace) -> _Climb:
     verdict = accept(sweep, policy)
     if isinstance(verdict, Refused):
         raise InputError(f"{options.manifest}: {verdict.reason}: {verdict.message}")
+    nursery = None
+    if not sweep.status.is_true("Succeeded"):
+        nursery = Nursery()  # it loads while the data is looked at
+        held.callback(nursery.close)
     path, cache = options.manifest.resolve(), cache_folder()
     prepared = prepare(sweep.spec.training, path.parent, cache)
     if standing and (kept := store.data()) and (changed := changed_since(kept, prepared)):
         raise InputError(changed)
-    return _Climb(store, sweep, policy, prepared, path, cache, PassTimes())
+    return _Climb(store, sweep, policy, prepared, path, cache, nursery, PassTimes())
 
 
 def _standing(store: Store, manifest: Manifest) -> ScalingSweep | None:
@@ -165,7 +171,7 @@ def _climb(climb: _Climb) -> tuple[ScalingSweep, Sequence[ScalingRun]] | None:
     store.write_data(as_kept(climb.prepared, climb.manifest))
     view = open_view()
     store.set_aside = view.notice
-    cluster = LocalCluster(store, climb.root, climb.cache, show=view.event)
+    cluster = LocalCluster(store, climb.root, climb.cache, show=view.event, nursery=climb.nursery)
     with listening() as signals:
         try:
             take_over(cluster, signals.hurry)

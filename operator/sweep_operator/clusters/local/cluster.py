@@ -62,7 +62,8 @@ class LocalCluster:
     cache: Path
     """Folder for prepared data, shared by all ladders of this user."""
     show: Callable[[Event], None] = lambda event: None
-    _nursery: Nursery | None = None
+    nursery: Nursery | None = None
+    """One that was started ahead, while other things were checked; otherwise it is started with the first run."""
     _queue: list[_Job] = field(default_factory=list)
     _running: dict[str, _Job] = field(default_factory=dict)
     _memory: int = field(default_factory=memory.free_bytes)
@@ -163,9 +164,9 @@ class LocalCluster:
                     self._signal(name, signal.SIGKILL)
             if self._running:
                 self._sleep(0.05)
-        if self._nursery:
-            self._nursery.close()
-            self._nursery = None
+        if self.nursery:
+            self.nursery.close()
+            self.nursery = None
 
     # --- within ----------------------------------------------------------------------------------------------------
 
@@ -180,15 +181,15 @@ class LocalCluster:
             if self._running and planned + job.bytes > memory.SAFETY * self._memory:
                 self._say_memory(job, wanted)
                 return
-            if self._nursery is None:
-                self._nursery = Nursery()
-            if not self._nursery.ready:
+            if self.nursery is None:
+                self.nursery = Nursery()
+            if not self.nursery.ready:
                 return
             self._queue.pop(0)
             self._launch(job)
 
     def _launch(self, job: _Job) -> None:
-        assert self._nursery is not None, "only called when the nursery is ready"
+        assert self.nursery is not None, "only called when the nursery is ready"
         name = job.run.metadata.name
         folder = self.store.folder(name)
         order = RunOrder(
@@ -206,8 +207,8 @@ class LocalCluster:
         write_atomically(folder / "order.json", order.to_json())
         job.memory_kills = memory.processes_ended_for_memory()
         started = datetime.now(UTC)
-        identity = self._nursery.start(job.id, folder / "order.json", folder / "log")
-        if identity is None and self._nursery.gone:
+        identity = self.nursery.start(job.id, folder / "order.json", folder / "log")
+        if identity is None and self.nursery.gone:
             self._queue.insert(0, job)  # a new nursery takes it
             return
         job.file = AttemptFile(
@@ -222,9 +223,9 @@ class LocalCluster:
 
     def _settle(self) -> bool:
         """Note what ended, kill what outstayed its grace, fill the slots; returns whether anything ended or started."""
-        if self._nursery is None:
+        if self.nursery is None:
             return False
-        ended = self._nursery.news()
+        ended = self.nursery.news()
         for one in ended:
             job = self._running.pop(one.id, None)
             if job:
@@ -233,8 +234,8 @@ class LocalCluster:
             if job.asked and not job.killed and time.monotonic() - job.asked_at > GRACE_SECONDS:
                 job.killed = True
                 self._signal(name, signal.SIGKILL)
-        if self._nursery.gone and not self._running:
-            self._nursery = None
+        if self.nursery.gone and not self._running:
+            self.nursery = None
         waiting = len(self._queue)
         self._fill_slots()
         return bool(ended) or len(self._queue) < waiting
@@ -271,8 +272,8 @@ class LocalCluster:
             self._signal(job.id, signal.SIGTERM)
 
     def _signal(self, name: str, number: int) -> None:
-        if self._nursery:
-            self._nursery.signal(name, number)
+        if self.nursery:
+            self.nursery.signal(name, number)
 
     def _look(self) -> tuple[bool, bool]:
         """Whether records, failures or the sweep changed on disk since the last look; whether progress did."""
@@ -292,9 +293,9 @@ class LocalCluster:
 
     def _sleep(self, seconds: float) -> bool:
         """Sleep until the nursery has news, a waker is readable (True) or the time is over."""
-        if self._nursery and self._nursery.has_news:
+        if self.nursery and self.nursery.has_news:
             return False
-        descriptors = [self._nursery.fileno()] if self._nursery and not self._nursery.gone else []
+        descriptors = [self.nursery.fileno()] if self.nursery and not self.nursery.gone else []
         readable, _, _ = select.select([*descriptors, *self._wakers], [], [], max(0.0, seconds))
         woken = [d for d in readable if d in self._wakers]
         for descriptor in woken:

@@ -170,9 +170,6 @@ def main() -> None:
     except ImportError as error:
         nursery.say(broken=f"the trainer cannot be loaded: {error}; install scalingsweep[trainer]")
         return
-    if "torch" in sys.modules:
-        with contextlib.suppress(ImportError):  # torch's optimizers import it on first use: seconds for every child
-            import torch._dynamo  # noqa: F401 - for its side effect alone
     gc.collect()
     gc.freeze()  # the children's collector leaves these pages alone, so that they stay shared
     nursery.say(ready=True)

@@ -96,6 +96,7 @@ class Nursery:
         self._running: dict[str, tuple[Identity, float]] = {}
         self.ready = False
         self.gone = False
+        self.closed = False
 
     def fileno(self) -> int:
         """Readable whenever there is news."""
@@ -138,14 +139,18 @@ class Nursery:
         return ended
 
     def close(self) -> None:
-        """Leave; trainers that still run are asked to checkpoint by the nursery itself."""
+        """Leave; trainers that still run are asked to checkpoint by the nursery itself. Closing twice does nothing."""
+        if self.closed:
+            return
+        self.closed = self.gone = True
         self._connection.close()
+        if not self._running:  # it may be in the middle of an import that hears nothing
+            self._process.kill()
         try:
             self._process.wait(EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self.gone = True
 
     def _say(self, **message: object) -> None:
         with suppress(OSError):  # a nursery that is gone is noticed where we listen
@@ -161,8 +166,10 @@ class Nursery:
             data = b""
         if not data:
             self.gone = True
+            status = self._process.wait()
+            if not self.ready:
+                raise NurseryError(f"the trainer could not be loaded: its process ended with status {status}")
             self.ready = False
-            self._process.wait()
             for identity, _ in self._running.values():  # their parent was killed; they are leaving by themselves
                 identity.signal(signal.SIGTERM)
             return
