@@ -105,7 +105,7 @@ def read(
     climbed = len(rungs) > 1 and compute[-1] - compute[:-1].max() > math.log(1.2)
     phase = Phase.SCALING
     # Three rungs forecast nothing yet: there only a loss that clearly rose is a finding, or noise would hold ladders.
-    if climbed and reading.gain <= (noise if len(rungs) > 3 else -noise):
+    if climbed and reading.gain <= (2.0 * noise if len(rungs) > 3 else -noise):
         phase = Phase.PLATEAU
     elif acceleration > COLD_ACCELERATION and from_the_start:
         phase = Phase.COLD_START
