@@ -29,7 +29,9 @@ RUNGS = (3, 8)
 JUDGED = 5
 """Rungs a ladder should have: three to begin forecasting, two to be judged, as an automatic launch demands."""
 STEPS = (2.0, 2.8, 4.0, 5.6, 8.0, 11.0)
-"""Compute of a rung over that of the one before."""
+"""Compute of a rung's largest record over that of the one before."""
+LEAST_GROWTH = 1.2
+"""Model size of a rung over that of the one before, at least: sizes must increase, and be told apart once built."""
 RATIO_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Token/parameter ratios on offer, times the target's own."""
 SEEDS = (1, 2, 3)
@@ -131,25 +133,17 @@ def best_ladder(
     """
     steps = tuple(s for s in STEPS if s >= least_step * 0.999) or (least_step,)
     search = _Search(target, law, smallest, steps)
-    found: list[tuple[float, _Genes]] = []
-    counts = list(range(RUNGS[0], RUNGS[1] + 1))
-    for done, rungs in enumerate(counts):
-        told(done / len(counts))
-        answer = search.exchanged(rungs, flops)
-        if answer is not None:
-            found.append(answer)
-    told(1.0)
-    if not found:
-        least = search.least(RUNGS[0])
-        raise TooLittleError(
-            f"{flops:.3g} FLOPs do not carry {RUNGS[0]} rungs from {smallest:,.0f} parameters up;"
-            f" {least:.3g} would be the least",
-            least,
-        )
-    full = [pair for pair in found if len(pair[1].options) >= JUDGED] or found[-1:]
-    narrowest = min(half for half, _ in full)
-    half, genes = next(pair for pair in full if pair[0] <= narrowest * (1.0 + WORTH))  # fewest rungs first
-    return Design(search.steps_of(genes, flops), half)
+    design = search.best(flops, told)
+    ceiling = 6.0 * LARGEST_SHARE * target[0] * target[1]
+    while design.largest >= 0.999 * ceiling:  # the last run may grow no more: is all of the money of use?
+        try:
+            cheaper = search.best(0.7 * design.flops)
+        except TooLittleError:
+            break
+        if cheaper.half_width > design.half_width * (1.0 + WORTH):
+            break
+        design = cheaper
+    return design
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +168,31 @@ class _Search:
         self.held = np.array([[1.0] * len(r) + [0.0] * (3 - len(r)) for r, _ in self.options])
         self.seeds = np.array([float(s) for _, s in self.options])
         self.weight = np.array([s * _weight(r) for r, s in self.options])
-        self.cap = np.array([math.log(_largest_size(target, r[-1])) for r, _ in self.options])
+        self.most = np.log(np.array([r[-1] for r, _ in self.options]))
         pair = tuple(sorted({own, _two_digits(own * 0.5)}))
         self.start = self.options.index((pair, 1))
+
+    def best(self, flops: float, told: Callable[[float], None] = lambda share: None) -> Design:
+        """The narrowest ladder at that price, of the fewest rungs that come near it. Raises TooLittleError."""
+        found: list[tuple[float, _Genes]] = []
+        counts = range(RUNGS[0], RUNGS[1] + 1)
+        for done, rungs in enumerate(counts):
+            told(done / len(counts))
+            answer = self.exchanged(rungs, flops)
+            if answer is not None:
+                found.append(answer)
+        told(1.0)
+        if not found:
+            least = self.least(RUNGS[0])
+            raise TooLittleError(
+                f"{flops:.3g} FLOPs do not carry {RUNGS[0]} rungs from {self.smallest:,.0f} parameters up;"
+                f" {least:.3g} would be the least",
+                least,
+            )
+        full = [pair for pair in found if len(pair[1].options) >= JUDGED] or found[-1:]
+        narrowest = min(half for half, _ in full)
+        half, genes = next(pair for pair in full if pair[0] <= narrowest * (1.0 + WORTH))  # fewest rungs first
+        return Design(self.steps_of(genes, flops), half)
 
     def exchanged(self, rungs: int, flops: float) -> tuple[float, _Genes] | None:
         """The best ladder of so many rungs from two starts, or None where the money does not reach down that far."""
@@ -196,9 +212,9 @@ class _Search:
         return best
 
     def least(self, rungs: int) -> float:
-        """The fewest FLOPs that so many rungs take from the smallest size on."""
+        """The fewest FLOPs that so many rungs, two ratios each, take from the smallest size on."""
         sizes = [self.smallest * math.exp(0.5 * self.gaps[0] * j) for j in range(rungs)]
-        return float(sum(6.0 * size**2 * self.weight.min() for size in sizes))
+        return float(sum(6.0 * size**2 * self.weight[self.start] for size in sizes)) * 1.001
 
     def steps_of(self, genes: _Genes, flops: float) -> tuple[Step, ...]:
         """The rungs, smallest first; the budget has fixed the largest size."""
@@ -216,14 +232,13 @@ class _Search:
                     yield _Genes((*genes.gaps[:place], gap, *genes.gaps[place + 1 :]), genes.options)
 
     def _sizes(self, many: Sequence[_Genes], flops: float) -> Floats:
-        """(M, K) ln N."""
+        """(M, K) ln N: steps are between the largest records of neighbouring rungs, whatever their ratios."""
         gaps = self.gaps[np.array([genes.gaps for genes in many])]
         below = np.concatenate([np.cumsum(gaps[:, ::-1], axis=1)[:, ::-1], np.zeros((len(many), 1))], axis=1)
         options = np.array([genes.options for genes in many])
-        unit = 6.0 * np.sum(self.weight[options] * np.exp(-below), axis=1)
-        # the largest run of every rung stays below its share of the target
-        top = np.minimum(0.5 * np.log(flops / unit), np.min(self.cap[options] + below / 2, axis=1))
-        return np.asarray(top[:, None] - below / 2)
+        price = np.sum(self.weight[options] / np.exp(self.most[options]) * np.exp(-below), axis=1)
+        top = np.minimum(np.log(flops / price), math.log(6.0 * LARGEST_SHARE * self.target[0] * self.target[1]))
+        return np.asarray((top[:, None] - below - math.log(6.0) - self.most[options]) / 2)
 
     def _values(self, many: Sequence[_Genes], flops: float) -> Floats:
         sizes = self._sizes(many, flops)
@@ -231,7 +246,8 @@ class _Search:
         half = _half_width(sizes, self.ratios[options], self.held[options], self.seeds[options], self.target, self.law)
         ratios = np.exp(self.ratios[options]).reshape(len(many), -1)
         two = np.ptp(ratios, axis=1) > 0.05 * ratios.max(axis=1)  # one ratio cannot tell the exponents apart
-        return np.where((sizes[:, 0] >= math.log(self.smallest)) & two, half, np.inf)
+        grown = np.diff(sizes, axis=1).min(axis=1) >= math.log(LEAST_GROWTH)
+        return np.where((sizes[:, 0] >= math.log(self.smallest)) & two & grown, half, np.inf)
 
 
 def _half_width(

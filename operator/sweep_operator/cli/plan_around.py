@@ -321,7 +321,7 @@ def _assumption_words(document: dict[str, Any]) -> Iterable[str]:
 
 def ranged(value: dict[str, float]) -> str:
     """`4,083 [3,800, 5,440]`."""
-    return f"{_short(value['value'])} [{_short(value['low'])}, {_short(value['high'])}]"
+    return f"{short(value['value'])} [{short(value['low'])}, {short(value['high'])}]"
 
 
 def sized(value: dict[str, float]) -> str:
@@ -329,7 +329,8 @@ def sized(value: dict[str, float]) -> str:
     return f"{format_scale(value['value'])} [{format_scale(value['low'])}, {format_scale(value['high'])}]"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """Three digits, or whole with thousands apart."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 

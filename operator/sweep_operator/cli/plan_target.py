@@ -27,6 +27,7 @@ from sweep_operator.cli.plan_around import (
     labels,
     priced,
     progress,
+    short,
     size,
     surroundings,
     wall,
@@ -255,7 +256,7 @@ def _print(document: dict[str, Any], options: argparse.Namespace) -> None:
     far = f"; beyond {MOST_JUMP:g}x no interval was calibrated" if document["jump"] > MOST_JUMP else ""
     over = document["budgetGpuHours"] - spent["value"]
     print(
-        f"\nladder   {spent['value']:,.3g} of {document['budgetGpuHours']:,.4g} GPU-hours expected"
+        f"\nladder   {short(spent['value'])} of {short(document['budgetGpuHours'])} GPU-hours expected"
         f"{wall(spent['value'], options.gpus)}; the target is {document['jump']:.3g} times its largest run{far}"
     )
     if over > 0.2 * document["budgetGpuHours"]:
@@ -271,7 +272,7 @@ def _print(document: dict[str, Any], options: argparse.Namespace) -> None:
     )
     if document["otherBudgets"]:
         bought = ", ".join(
-            f"±{100 * o['halfWidth']:.2g} % for {o['gpuHours']:,.3g} h" for o in document["otherBudgets"]
+            f"±{100 * o['halfWidth']:.2g} % for {short(o['gpuHours'])} h" for o in document["otherBudgets"]
         )
         print(f"         by the design's criterion: {bought}")
     print("\n".join(around_words(document)))
