@@ -15,6 +15,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sweep_analysis import figures as figures
+    from sweep_analysis import plan as plan
     from sweep_analysis.bootstrap import Bootstrap as Bootstrap
     from sweep_analysis.bootstrap import bootstrap as bootstrap
     from sweep_analysis.choose import Candidate as Candidate
@@ -81,9 +83,10 @@ _HOMES = {  # public name: its module
     "read": "table",
     "tokens_against_overfitting": "laws.kaplan",
 }
+_PACKAGES = ("figures", "plan")  # loaded by their own name
 _VERBS = ("bootstrap", "choose", "compound", "fit", "forecast")  # modules that are called by their own name
 
-__all__ = sorted((*_HOMES, *_VERBS))
+__all__ = sorted((*_HOMES, *_PACKAGES, *_VERBS))
 
 
 class _Verb(ModuleType):
@@ -109,6 +112,8 @@ def __getattr__(name: str) -> Any:
     if name in _VERBS:
         importlib.import_module(f"{__name__}.{name}")
         return sys.modules[__name__].__dict__[name]
+    if name in _PACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,8 @@
 """Figures of a ladder: the law and its band, forecasts against what came, residuals, curves, time and cost.
 
-Owns what each figure shows and how it looks; each returns a matplotlib `Figure` ready for a paper, and `inline_svg`
-puts one into a page. Fits nothing, reads no files. matplotlib (the `report` extra) is imported with the first figure.
+Owns what each figure shows and how it looks; each returns a matplotlib `Figure` ready for a paper, `inline_svg` puts
+one into a page, and `interactive` makes one a page that tells its values. Fits nothing, reads no files. matplotlib (the
+`report` extra) is imported with the first figure.
 """
 
 import importlib
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from sweep_analysis.figures.cost import cost_figure
     from sweep_analysis.figures.curves import curves_figure
     from sweep_analysis.figures.forecasts import forecasts_figure
+    from sweep_analysis.figures.interaction import interactive
     from sweep_analysis.figures.law import law_figure
     from sweep_analysis.figures.residuals import residuals_figure
     from sweep_analysis.figures.series import (
@@ -49,6 +51,7 @@ _HOMES = {
     "Layout": "style",
     "PAPER": "style",
     "inline_svg": "svg",
+    "interactive": "interaction",
 }
 
 __all__ = [
@@ -68,6 +71,7 @@ __all__ = [
     "curves_figure",
     "forecasts_figure",
     "inline_svg",
+    "interactive",
     "law_figure",
     "residuals_figure",
     "timeline_figure",

@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from sweep_analysis.document import Document
 from sweep_analysis.forecast import Forecast, NoForecast, Point, forecast
 from sweep_analysis.plan.devices import Range
-from sweep_analysis.plan.ladder import LARGEST_SHARE, RATIO_FACTORS, Step
+from sweep_analysis.plan.ladder import RATIO_FACTORS, Step
 
 STEPS = (2.0, 4.0, 8.0)
 """Compute of the next rung over that of the largest so far."""
 SEEDS = (1, 2)
+LARGEST_SHARE = 0.5
+"""No proposal takes more of the target's compute: beyond, the target itself is the next run."""
 
 
 class Proposal(Document):

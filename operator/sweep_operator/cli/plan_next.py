@@ -8,7 +8,7 @@ import argparse
 from typing import Any
 
 from sweep_analysis.forecast import NoForecast, points_of
-from sweep_analysis.recipe import Training, shape_of
+from sweep_analysis.recipe import Training, shape_of, whole_batches
 from sweep_analysis.rung import Run
 from sweep_operator import budget
 from sweep_operator.acceptance import Refused, accept
@@ -86,8 +86,6 @@ def _seconds(training: Training, proposal: dict[str, Any], children: Any) -> flo
     """Device seconds at this ladder's own prices."""
     N = proposal["parameters"]
     tokens = tuple(round(ratio * N) for ratio in proposal["tokensPerParameter"])
-    from sweep_analysis.recipe import whole_batches
-
     runs = [Run(parameters=N, tokens=whole_batches(training, tokens), seed=k) for k in range(proposal["seeds"])]
     cost = budget.cost_of(training, runs, children)
     return cost.gpu_seconds[1] if cost.gpu_seconds else None
@@ -99,6 +97,10 @@ def _print(document: dict[str, Any]) -> None:
         f"now      target {now['value']:.4f} nats/token [{now['low']:.4f}, {now['high']:.4f}],"
         f" ±{100 * document['halfWidth']:.2g} %, {document['jump']:.3g} times the largest run so far\n"
     )
+    if not document["proposals"]:
+        print("No run short of half the target's compute, and within what is left of the budget, would tell more.")
+        print("\n".join(around_words(document)))
+        return
     header = ("PARAMETERS", "TOKENS PER PARAMETER", "SEEDS", "FLOPS (6ND)", "GPU-TIME", "FORECAST", "TARGET AFTER", "")
     rows = [
         (

@@ -61,25 +61,30 @@ def plan_target(options: argparse.Namespace) -> Exit:
     smallest = size(options.smallest, "smallest") if options.smallest else max(SMALLEST, N // 5000)
     training = _training(options, smallest)
     _refuse_to_overwrite(options)
-    flops = fleet.flops(allowed * DIAGNOSIS)
+    ceiling = fleet.flops(allowed * DIAGNOSIS)
     law, goal = assume(), (float(N), float(D))
     with progress("design") as told:
-        try:
-            design = best_ladder(goal, flops, law.expected, smallest=smallest, told=told)
-            needed = plateau(law, *_before_last(design), half_width=_last_half_width(design, law.expected)).step
-            last = design.steps[-1].largest / design.steps[-2].largest
-            if needed is not None and last < needed:
-                design = best_ladder(goal, flops, law.expected, smallest=smallest, least_step=needed, told=told)
-        except TooLittleError as error:
-            raise InputError(_too_little(options, fleet, smallest, error)) from None
-        rungs = _rungs(training, design.steps)
+        flops = ceiling
+        while True:
+            try:
+                design = best_ladder(goal, flops, law.expected, smallest=smallest, told=told)
+                needed = plateau(law, *_before_last(design), half_width=_last_half_width(design, law.expected)).step
+                last = design.steps[-1].largest / design.steps[-2].largest
+                if needed is not None and last < needed:
+                    design = best_ladder(goal, flops, law.expected, smallest=smallest, least_step=needed, told=told)
+            except TooLittleError as error:
+                raise InputError(_too_little(options, fleet, smallest, error)) from None
+            rungs = _rungs(training, design.steps)
+            exact = _exact(design, rungs)
+            if exact.flops <= ceiling:
+                break
+            flops *= 0.98 * min(1.0, ceiling / exact.flops)  # sizes that can be built came out a little larger
         target = _run(training, N, (D,))
-        exact = _exact(design, rungs)
         usual = even(goal, exact.flops)
     with progress("rehearsal") as told:
         mine = rehearse(exact, goal, told=told)
         theirs = rehearse(usual, goal, told=told)
-    others = [_at_other_budget(goal, flops, share, law.expected, smallest) for share in OTHER_BUDGETS]
+    others = [_at_other_budget(goal, ceiling, share, law.expected, smallest) for share in OTHER_BUDGETS]
     document = _document(training, rungs, target, options) | {
         "forecast": mine.to_json(),
         "evenSpacing": {"rungs": len(usual.steps), "step": 10.0, "ratio": theirs.half_width / mine.half_width}
