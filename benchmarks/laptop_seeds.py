@@ -1,7 +1,7 @@
 """Twenty laptop ladders, each with seeds of its own: how often does the target land in its forecast's interval?
 
-    python benchmarks/laptop_seeds.py train FOLDER [--ladders 20]      trains them (about four minutes each on two cores)
-    python benchmarks/laptop_seeds.py score                            forecasts each target anew from the kept records
+    python benchmarks/laptop_seeds.py train FOLDER [--ladders 20]      trains them (about two minutes each on two cores)
+    python benchmarks/laptop_seeds.py score                            forecasts each target from the kept records
 
 `train` keeps every record in benchmarks/results/laptop_seeds.json; `score` replays the forecasts of the present
 method on them and prints the table of docs/laptop.md. No prior is fitted on these ladders: they are only scored.
@@ -108,7 +108,8 @@ def score() -> int:
         inside += hit
         widths.append((p.high - p.low) / p.loss)
         errors.append(math.log(loss / p.loss))
-        print(f"{number:6d}  {p.loss:.4f} [{p.low:.4f}, {p.high:.4f}]  {loss:.4f}  {errors[-1]:+.2%}  {'yes' if hit else 'no'}")
+        verdict = "yes" if hit else "no"
+        print(f"{number:6d}  {p.loss:.4f} [{p.low:.4f}, {p.high:.4f}]  {loss:.4f}  {errors[-1]:+.2%}  {verdict}")
     print(
         f"{inside} of {len(rows)} inside; median full width {statistics.median(widths):.2%};"
         f" median error {statistics.median(map(abs, errors)):.2%}, mean {statistics.fmean(errors):+.2%}"
