@@ -37,6 +37,7 @@ S1 = Settings(
     below_data=0.0,
     adapts=0.0,
     rungs_power=0.5,
+    few_records=0.0,
     widening=0.25,
     memory=0.75,
     prior_weight=4.0,

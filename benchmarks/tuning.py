@@ -39,10 +39,17 @@ class Table:
     jump: np.ndarray
     square: np.ndarray  # task → the past's leave-one-out mean square
     count: np.ndarray
+    records: np.ndarray  # task → past records
     later: np.ndarray  # history links: task `later` uses the surprise of task `earlier`, `age` rungs old
     earlier: np.ndarray
     age: np.ndarray
     origins: tuple[str, ...]
+
+    @property
+    def middle(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the two middle values of each task lie once a column is sorted within tasks."""
+        first = np.concatenate(([0], np.cumsum(self.runs.astype(int))[:-1]))
+        return first + (self.runs.astype(int) - 1) // 2, first + self.runs.astype(int) // 2
 
 
 def table(ladders: list[Ladder], settings: Settings) -> Table:
@@ -52,7 +59,7 @@ def table(ladders: list[Ladder], settings: Settings) -> Table:
         n: [] for n in ("task", "residual", "unknown", "off", "below", "ahead", "fresh")
     }
     tasks: dict[str, list[float]] = {
-        n: [] for n in ("past", "origin", "far", "scored", "runs", "jump", "square", "count")
+        n: [] for n in ("past", "origin", "far", "scored", "runs", "jump", "square", "count", "records")
     }
     links: list[tuple[int, int, int]] = []
     for ladder in ladders:
@@ -87,6 +94,7 @@ def table(ladders: list[Ladder], settings: Settings) -> Table:
                     ("jump", jump),
                     ("square", history.residual_square[k - 1]),
                     ("count", history.residual_count[k - 1]),
+                    ("records", int((evidence.rung < k).sum())),
                 ):
                     tasks[name].append(float(value))
     later, earlier, age = np.array(links).T
@@ -104,11 +112,16 @@ def scales(t: Table, s: Settings) -> tuple[np.ndarray, np.ndarray]:
     """Each run's predictive scale and degrees of freedom; `predictive.History` in one sweep."""
     level = np.exp(t.count / (t.count + s.adapts_from) * s.adapts * np.log(0.05 + t.square))
     level = level * (np.minimum(t.past, predictive.MOST_RUNGS) / 4.0) ** -s.rungs_power
+    level = level * (1.0 + (s.few_records / t.records) ** 2)
     unsaid = s.floor**2 + s.extra**2 + (s.off_optimum * t.off) ** 2 + (s.below_data * t.below) ** 2
     unsaid = unsaid * t.fresh
     variance = (s.fit_factor * t.unknown + unsaid) * level[t.task] * (1.0 + (s.widening * t.ahead) ** 2)
-    squares = np.minimum(t.residual**2 / variance, predictive.LARGEST_SURPRISE)
-    q = np.bincount(t.task, squares, minlength=len(t.runs)) / t.runs
+    squares = t.residual**2 / variance
+    lower, upper = t.middle
+    ordered = squares[np.lexsort((squares, t.task))]
+    median = (ordered[lower] + ordered[upper]) / 2
+    capped = np.minimum(squares, predictive.LARGEST_SURPRISE)
+    q = np.maximum(np.bincount(t.task, capped, minlength=len(t.runs)) / t.runs, median)
     weights = s.memory**t.age
     nu = s.prior_weight + np.bincount(t.later, weights, minlength=len(q))
     own = (s.prior_weight + np.bincount(t.later, weights * q[t.earlier], minlength=len(q))) / nu
@@ -126,10 +139,10 @@ def worth(t: Table, s: Settings) -> dict[str, np.ndarray]:
     def averaged(x: np.ndarray) -> np.ndarray:
         return np.bincount(t.task, x, minlength=len(t.runs)) / t.runs
 
-    order = np.lexsort((half, t.task))
-    first = np.searchsorted(t.task[order], np.arange(len(t.runs)))
-    middle = first + (t.runs.astype(int) - 1) // 2
-    return {"nll": averaged(nll), "covered": averaged(np.abs(z) * scale <= half), "width": 2 * half[order][middle]}
+    ordered = half[np.lexsort((half, t.task))]
+    lower, upper = t.middle
+    width = ordered[lower] + ordered[upper]
+    return {"nll": averaged(nll), "covered": averaged(np.abs(z) * scale <= half), "width": width}
 
 
 def mean_over_origins(t: Table, values: np.ndarray, keep: tuple[str, ...], far: bool, power: float = 0.0) -> float:
@@ -166,13 +179,10 @@ def tune(t: Table, start: Settings, keep: tuple[str, ...], *, evaluations: int =
 
 
 def _solved(t: Table, s: Settings, keep: tuple[str, ...], *, target: float = 0.95) -> float:
-    """The inflation at which next-rung coverage on `keep` is the stated one, by bisection.
-
-    Origins weigh as the root of their number of forecasts: between one origin one voice and one forecast one voice.
-    """
+    """The inflation at which next-rung coverage on `keep`, averaged over rungs, is the stated one; by bisection."""
     low, high = 0.5, 2.0
     for _ in range(20):
         middle = (low + high) / 2
-        covered = mean_over_origins(t, worth(t, replace(s, inflation=middle))["covered"], keep, far=False, power=0.5)
+        covered = mean_over_origins(t, worth(t, replace(s, inflation=middle))["covered"], keep, far=False, power=1.0)
         low, high = (middle, high) if covered < target else (low, middle)
     return (low + high) / 2

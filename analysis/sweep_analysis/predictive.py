@@ -65,6 +65,7 @@ class Settings:
     floor: float = 0.0029
     """sd of what the law does not say of a well-split run."""
     extra: float = 0.0
+    """A second sd of the same kind, as S1 writes it."""
     off_optimum: float = 0.088
     """… and per unit of x."""
     below_data: float = 0.11
@@ -74,13 +75,15 @@ class Settings:
     adapts_from: float = 6.0
     rungs_power: float = 0.0
     """Forecast variance falls as (rungs/4)^−power; 0 since past errors say it better."""
+    few_records: float = 6.0
+    """Forecast sd grows as √(1 + (few/n)²) with n past records: priors were right on average, not on this ladder."""
     widening: float = 0.24
     """Forecast sd grows as √(1 + (widening·d)²), d = ln(C/C_max) of the past."""
     memory: float = 0.57
     """Weight of a past rung's surprise, per rung of age."""
     prior_weight: float = 4.0
     """Rungs' worth of trust in the scale before any rung was forecast."""
-    inflation: float = 1.0
+    inflation: float = 1.01
     shared: float = 0.1
     """Correlation between what the law does not say of two different runs of one rung."""
     run_fades: float | None = 0.5
@@ -262,6 +265,7 @@ class History:
         """Factor on a record's sd, before the ladder's own past errors."""
         s = self.settings
         level = self._level(s.adapts, s.adapts_from)[self.row(k)] * (min(k, MOST_RUNGS) / 4.0) ** -s.rungs_power
+        level *= 1.0 + (s.few_records / np.count_nonzero(self.evidence.rung < k)) ** 2
         return np.asarray(np.sqrt(level * (1.0 + (s.widening * ahead) ** 2)))
 
     def unsaid(self, parts: Components) -> Floats:
@@ -276,7 +280,7 @@ class History:
 
     @cached_property
     def surprises(self) -> Floats:
-        """(K−1,) mean of min(z², 36) over each rung from the second on, forecast from its predecessors."""
+        """(K−1,) how far each rung from the second on lay from its forecast: mean of min(z², 36), or the median of z²."""
         e, values = self.evidence, []
         for k in range(1, e.rungs):
             here = e.rung == k
@@ -285,7 +289,9 @@ class History:
             variance = (self.settings.fit_factor * np.diag(parts.unknown) + self.unsaid(parts) ** 2) * self.growth(
                 k, parts.ahead
             ) ** 2 + e.noise[here]
-            values.append(np.mean(np.minimum((e.log_loss[here] - parts.mean) ** 2 / variance, LARGEST_SURPRISE)))
+            squares = (e.log_loss[here] - parts.mean) ** 2 / variance
+            # Capped run by run, save where most of the rung is that far off: that is no freak run.
+            values.append(max(np.mean(np.minimum(squares, LARGEST_SURPRISE)), np.median(squares)))
         return np.array(values)
 
     def own_scale(self, k: int) -> tuple[float, float]:
