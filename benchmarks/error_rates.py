@@ -143,7 +143,8 @@ def _verdicts(results: dict[str, list[dict[str, Any]]]) -> str:
     tenth, half, ninth = (widths[int(len(widths) * q)] for q in (0.1, 0.5, 0.9))
     lines += [
         "",
-        f"Half-width (95 %) of the forecasts that met the bend at noise 1x: median {half:.2%}, 10–90 % {tenth:.2%}–{ninth:.2%}.",
+        f"Half-width (95 %) of the forecasts that met the bend at noise 1x: median {half:.2%},"
+        f" 10–90 % {tenth:.2%}–{ninth:.2%}.",
     ]
     narrow = [r for r in results["Bend, noise 1x"] if r["reached"] and r["half_width"] and r["half_width"] <= half]
     wide = [r for r in results["Bend, noise 1x"] if r["reached"] and r["half_width"] and r["half_width"] > half]
@@ -164,13 +165,15 @@ def _costs(results: dict[str, list[dict[str, Any]]]) -> str:
     per = len(costly)
     return "\n".join(
         [
-            "| policy | GPU-hours wasted past a broken rung, a ladder | share of the ladder's cost | sound ladders stopped |",
+            "| policy | GPU-hours wasted past a broken rung, a ladder | share of the ladder's cost |"
+            " sound ladders stopped |",
             "|---|---|---|---|",
             f"| this gate | {wasted / per:.3g} | {wasted / full:.2%} | {held:.2%} |",
             f"| promote blindly | {blindly / per:.3g} | {blindly / full:.2%} | 0 % |",
             "| always hold | 0 | 0 % | 100 % |",
             "",
-            f"GPU-hours at 400 TFLOP/s; {per} ladders that bend, plateau, run out of data or are slow, {len(sound)} sound ones."
+            f"GPU-hours at 400 TFLOP/s; {per} ladders that bend, plateau, run out of data or are slow,"
+            f" {len(sound)} sound ones."
             f" Diagnoses and reruns cost the sound ladders {extra:.2%}.",
         ]
     )
