@@ -56,7 +56,7 @@ def fleet_of(options: argparse.Namespace) -> "Fleet":
     from sweep_analysis.plan.devices import MFU, Fleet, device_of
 
     try:
-        device = device_of(options.gpu or "h100")
+        device = device_of("h100" if options.gpu is None else options.gpu)
         mfu = MFU if options.mfu is None else _mfu(options.mfu)
         if options.price is not None and not (0 < options.price < 1e6):
             raise ValueError(f"--price {options.price:g}: dollars of one GPU-hour are greater than zero")
@@ -113,13 +113,15 @@ def around(
     N, D = target.parameters, target.tokens[-1]
     C = six_nd(N, D)
     document: dict[str, Any] = {}
-    if options.gpu or options.gpus or options.mfu or options.price:
+    if any(asked is not None for asked in (options.gpu, options.gpus, options.mfu, options.price)):
         document |= priced(fleet_of(options), training, steps, target)
     law = law_of(history, C)
     if law is not None:
         document |= surroundings(options, law, steps, target)
     else:
-        asked = next((flag for flag in ("corpus_tokens", "inference_tokens") if getattr(options, flag)), None)
+        asked = next(
+            (flag for flag in ("corpus_tokens", "inference_tokens") if getattr(options, flag) is not None), None
+        )
         if asked:
             raise InputError(
                 f"--{asked.replace('_', '-')}: no law is known at {C:.2g} FLOPs, far below published runs;"
@@ -169,7 +171,7 @@ def surroundings(
     rungs = [_step_of(runs) for _, runs in steps]
     top = _top(steps)
     half = criterion(rungs[:-1], top, law.expected) if len(rungs) > 3 else 0.0
-    inference = size(options.inference_tokens, "inference-tokens") if options.inference_tokens else None
+    inference = size(options.inference_tokens, "inference-tokens") if options.inference_tokens is not None else None
     jump = N * D / (top[0] * top[1])
     document: dict[str, Any] = {
         "law": law.source,
@@ -179,7 +181,7 @@ def surroundings(
     }
     if len(rungs) > 1:
         document["plateau"]["lastStep"] = rungs[-1].largest / rungs[-2].largest
-    if options.corpus_tokens:
+    if options.corpus_tokens is not None:
         corpus = size(options.corpus_tokens, "corpus-tokens")
         document["data"] = needs.repetition(law, N, D, float(corpus)).to_json()
     return document

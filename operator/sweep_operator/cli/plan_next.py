@@ -102,6 +102,7 @@ def _print(document: dict[str, Any]) -> None:
         print("\n".join(around_words(document)))
         return
     header = ("PARAMETERS", "TOKENS PER PARAMETER", "SEEDS", "FLOPS (6ND)", "GPU-TIME", "FORECAST", "TARGET AFTER", "")
+    best = max(p["narrowing"] for p in document["proposals"])
     rows = [
         (
             f"{p['parameters']:,}",
@@ -111,7 +112,14 @@ def _print(document: dict[str, Any]) -> None:
             duration(p["gpuSeconds"]),
             f"{p['loss']['value']:.4f} [{p['loss']['low']:.4f}, {p['loss']['high']:.4f}]",
             f"±{percent(p['halfWidth'])}",
-            "← planned next" if p["planned"] else "",
+            " ".join(
+                words
+                for words, true in (
+                    ("← most for its price", p["narrowing"] == best),
+                    ("← planned next", p["planned"]),
+                )
+                if true
+            ),
         )
         for p in document["proposals"]
     ]

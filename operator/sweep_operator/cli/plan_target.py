@@ -58,7 +58,7 @@ def plan_target(options: argparse.Namespace) -> Exit:
     if options.budget is None:
         raise InputError("--target needs --budget, the GPU-hours that the ladder may take, such as --budget 5000h")
     allowed, fleet = hours(options.budget), fleet_of(options)
-    smallest = size(options.smallest, "smallest") if options.smallest else max(SMALLEST, N // 5000)
+    smallest = size(options.smallest, "smallest") if options.smallest is not None else max(SMALLEST, N // 5000)
     training = _training(options, smallest)
     _refuse_to_overwrite(options)
     ceiling = fleet.flops(allowed * DIAGNOSIS)
@@ -129,7 +129,7 @@ def _training(options: argparse.Namespace, smallest: int) -> Training:
     names = options.data or ["Classics"]
     if "Classics" in names and len(names) > 1:
         raise InputError("--data: name Classics or text files, not both")
-    length = options.sequence_length or (2048 if smallest >= SMALL else 128)
+    length = (2048 if smallest >= SMALL else 128) if options.sequence_length is None else options.sequence_length
     if not 8 <= length <= 65_536:
         raise InputError(f"--sequence-length {length}: between 8 and 65536 would be right")
     return Training.model_validate(
