@@ -71,6 +71,21 @@ def assert_same(folder, undisturbed):
     assert lasting(folder.status()) == lasting(undisturbed.status())
 
 
+@pytest.mark.parametrize("text", [None, b"", b"\x00\xff\xfe" * 1000, b"too short"])
+def test_data_that_cannot_be_used_is_named_and_nothing_is_written(folder, text):
+    file = folder.path / "text.txt"
+    file.unlink()
+    if text is not None:
+        file.write_bytes(text)
+    before = folder.files()
+    done = folder.run()
+    assert done.returncode == 2
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("scalingsweep run: ")
+    assert "text.txt" in sentence or "training.data" in sentence
+    assert folder.files() == before
+
+
 def test_every_run_of_the_ladder_has_its_records(undisturbed):
     found = losses(undisturbed.workdir)
     assert len(found) == 4

@@ -67,7 +67,8 @@ def prepare(training: Training, root: Path, cache: Path) -> Prepared:
             raise DataError(
                 f"the trainer is not installed ({said[-1].split(': ', 1)[-1]}); install scalingsweep[trainer]"
             )
-        raise DataError(said[-1] if said else f"the data could not be prepared: exit status {done.returncode}")
+        unsaid = f"the data could not be prepared: exit status {done.returncode}"
+        raise DataError(said[-1].removeprefix("sweep_trainer prepare: ") if said else unsaid)
     try:
         return Prepared.model_validate_json(done.stdout)
     except ValidationError:
