@@ -22,7 +22,7 @@ class Data(Document):
     """What the models read. Exactly one of corpus and files."""
 
     corpus: Literal["Classics"] | None = None
-    """`Classics`: public-domain English built from the packages of the `demo` extra (10.5 MB)."""
+    """`Classics`: public-domain English built from the packages of the `demo` extra (9.2 MB)."""
     files: tuple[str, ...] = Field(default=(), max_length=256)
     """Text files (UTF-8); relative paths start at the manifest's folder."""
     validation_tokens: int = Field(default=65_536, ge=1_024)
