@@ -84,14 +84,17 @@ def plan_target(options: argparse.Namespace) -> Exit:
     with progress("rehearsal") as told:
         mine = rehearse(exact, goal, told=told)
         theirs = rehearse(usual, goal, told=told)
-    others = [_at_other_budget(goal, ceiling, share, law.expected, smallest) for share in OTHER_BUDGETS]
+    # where money is left over, more of it is no question, and less is asked of what would be spent
+    sated = exact.flops < 0.8 * ceiling
+    shares = [share * (exact.flops / ceiling if sated else 1.0) for share in OTHER_BUDGETS if share < 1 or not sated]
+    others = [_at_other_budget(goal, ceiling, share, law.expected, smallest) for share in shares]
     document = _document(training, rungs, target, options) | {
         "forecast": mine.to_json(),
         "evenSpacing": {"rungs": len(usual.steps), "step": 10.0, "ratio": theirs.half_width / mine.half_width}
         | theirs.to_json(),
         "otherBudgets": [
             {"gpuHours": allowed * share, "halfWidth": math.expm1(half)}
-            for share, half in zip(OTHER_BUDGETS, others, strict=True)
+            for share, half in zip(shares, others, strict=True)
             if half is not None
         ],
     }
@@ -264,8 +267,10 @@ def _print(document: dict[str, Any], options: argparse.Namespace) -> None:
         f"\nladder   {short(spent['value'])} of {short(document['budgetGpuHours'])} GPU-hours expected"
         f"{wall(spent['value'], options.gpus)}; the target is {document['jump']:.3g} times its largest run{far}"
     )
-    if over > 0.2 * document["budgetGpuHours"]:
-        print("         the rest would buy nothing: no run may take more than a quarter of the target's compute")
+    if over > 0.24 * document["budgetGpuHours"]:
+        print(
+            "         the rest would buy next to nothing: no run may take more than a quarter of the target's compute"
+        )
     print(
         f"forecast ±{100 * told['halfWidth']:.2g} % of the target's loss"
         f" ({100 * told['halfWidthLow']:.2g} to {100 * told['halfWidthHigh']:.2g} over {told['climbs']} simulated"
