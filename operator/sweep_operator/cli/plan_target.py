@@ -289,7 +289,7 @@ def _print(document: dict[str, Any], options: argparse.Namespace) -> None:
     if options.write_to is not None:
         print(f"\nwritten  {options.write_to}; next: scalingsweep lint {options.write_to}")
         if not options.data:
-            print("         it reads the built-in corpus Classics (10.5 MB); name your own text with --data")
+            print("         it reads the built-in corpus Classics (9.2 MB); name your own text with --data")
 
 
 # --- the manifest ----------------------------------------------------------------------------------------------------
