@@ -280,7 +280,7 @@ class History:
 
     @cached_property
     def surprises(self) -> Floats:
-        """(K−1,) how far each later rung lay from its forecast: the mean of min(z², 36), or the median of z² if larger."""
+        """(K−1,) how far each later rung lay from its forecast: mean of min(z², 36), or median of z² if larger."""
         e, values = self.evidence, []
         for k in range(1, e.rungs):
             here = e.rung == k
