@@ -11,6 +11,7 @@ either one new status or one thing to do, never both.
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -27,6 +28,8 @@ FINAL = {FailureReason.DIVERGED, FailureReason.BAD_CONFIGURATION, FailureReason.
 KEPT_ATTEMPTS, KEPT_FAILURES = 20, 10
 ACCOUNTING_SECONDS = 10.0
 """GPU-seconds of a running attempt are persisted in steps of this."""
+FLOPS_STEPS = 20
+"""FLOPs of a running attempt are persisted in so many steps, or every report of progress would be a write."""
 
 
 class Wanted(StrEnum):
@@ -112,7 +115,7 @@ def _running(
     if workload.state is WorkloadState.ENDED:
         closed = _closed(sweep, run, attempt, workload, wanted, now)
         return RunDecision(status=closed, events=_ending_events(run, closed))
-    if wanted is not Wanted.RUN or _silent(sweep.spec, run, attempt, workload, now):
+    if wanted is not Wanted.RUN or _silent(sweep.spec, run, attempt, workload.started_at, now):
         return RunDecision(do=Do.STOP, requeue_seconds=1.0)
     state = RunState.QUEUED if workload.state is WorkloadState.PENDING else RunState.RUNNING
     seconds = workload.gpu_seconds
@@ -122,15 +125,15 @@ def _running(
     return RunDecision(requeue_seconds=ACCOUNTING_SECONDS)
 
 
-def _silent(spec: SweepSpec, run: ScalingRun, attempt: Attempt, workload: Workload, now: datetime) -> bool:
-    """Whether a running attempt has reported no step for longer than the sweep bears."""
-    if workload.state is not WorkloadState.RUNNING:
+def _silent(spec: SweepSpec, run: ScalingRun, attempt: Attempt, since: str | None, until: datetime) -> bool:
+    """Whether an attempt that runs `since` then had reported no step for longer than the sweep bears, at `until`."""
+    if since is None:
         return False
     progress = run.status.progress
-    signs = [attempt.started_at, workload.started_at or ""]
+    signs = [attempt.started_at, since]
     if progress is not None and progress.attempt == attempt.attempt:
         signs.append(progress.last_updated)
-    return now - datetime.fromisoformat(max(signs)) > timedelta(seconds=spec.limits.progress_seconds)
+    return until - datetime.fromisoformat(max(signs)) > timedelta(seconds=spec.limits.progress_seconds)
 
 
 def _closed(
@@ -147,6 +150,7 @@ def _closed(
         gpu_seconds=max(workload.gpu_seconds, attempt.gpu_seconds),
     )
     status = _with_attempts(status, (*status.attempts[:-1], ended))
+    status = status.changed(flops=max(status.flops, _flops(sweep, run)))
     if complete:
         return status.changed(state=RunState.SUCCEEDED)
     if wanted is Wanted.ABORT:
@@ -174,8 +178,8 @@ def _failure(
         if run.status.refused_records:
             message += f"; {run.status.refused_records} records were refused"
     elif workload.ending is Ending.INTERRUPTED and wanted is Wanted.RUN:
-        running = Workload(WorkloadState.RUNNING, started_at=workload.started_at)
-        if not _silent(sweep.spec, run, attempt, running, now):
+        ended = datetime.fromisoformat(workload.ended_at) if workload.ended_at else now
+        if not _silent(sweep.spec, run, attempt, workload.started_at, ended):
             return None
         reason, message = FailureReason.NO_PROGRESS, f"no step in {sweep.spec.limits.progress_seconds} s"
     elif workload.ending is not Ending.FAILED:
@@ -227,13 +231,21 @@ def _with_records(sweep: ScalingSweep, run: ScalingRun) -> RunStatus:
                 refused += 1
             else:
                 accepted.setdefault(record.tokens, record)
-    flops = status.flops
-    if status.progress is not None:
-        whole = 6.0 * run.spec.run.parameters * trained_tokens(sweep.spec.training, run.spec.run)
-        flops = max(flops, whole * min(1.0, status.progress.step / status.progress.steps))
+    flops = max(status.flops, _flops(sweep, run, steps_of=FLOPS_STEPS))
     return status.changed(
         accepted=tuple(accepted[tokens] for tokens in sorted(accepted)), refused_records=refused, flops=flops
     )
+
+
+def _flops(sweep: ScalingSweep, run: ScalingRun, steps_of: int | None = None) -> float:
+    """6·N·D of the steps trained, as progress tells; rounded down to 1/`steps_of` of the run where that is given."""
+    progress = run.status.progress
+    if progress is None:
+        return 0.0
+    share = min(1.0, progress.step / progress.steps)
+    if steps_of is not None:
+        share = math.floor(share * steps_of) / steps_of
+    return share * 6.0 * run.spec.run.parameters * trained_tokens(sweep.spec.training, run.spec.run)
 
 
 def objection_to(record: Record, reported_attempt: int, run: ScalingRun) -> str | None:

@@ -179,7 +179,7 @@ def test_a_terminal_shows_a_live_ladder_and_the_result_at_the_end(tmp_path, colu
     live, _, result = text.rpartition("RUNG    STATE") if "RUNG    STATE" in text else text.rpartition("RUNG  STATE")
     assert re.search(r"a +Running +0/2", live)
     assert "spent" in live
-    assert ("TOKENS/S" in live) == (columns >= 110)
+    assert ("TOKENS/S" in text) == (columns >= 110)  # a column of the live table alone
     assert "tiny: Succeeded: every rung was judged" in result
     drawn_lines = [line for frame in live.split("tiny  ")[1:] for line in frame.splitlines()[1:]]
     assert max(len(line.rstrip()) for line in drawn_lines if line.startswith(("a ", "b ", "c ", "d "))) <= columns

@@ -34,7 +34,6 @@ class RunSpec(Document):
     run: Run
     config_digest: str
     """Of the resolved hyperparameters and the recipe's data; the run can be repeated from it and the sweep's recipe."""
-    threads: int = Field(default=1, ge=1)
 
 
 class Attempt(Document):

@@ -48,7 +48,7 @@ def summary(sweep: ScalingSweep, picture: Picture, report: Path | None = None) -
     law = sweep.status.law
     if law:
         constants = ", ".join(f"{name} {i.value:.4g} [{i.low:.4g}, {i.high:.4g}]" for name, i in law.parameters.items())
-        lines.append(f"law      {law.name}, {law.records} records, {law.fit_status}, {law.phase}: {constants}")
+        lines.append(f"law      {law.name}, {law.records} records, {law.phase}, alone {law.fit_status}: {constants}")
     lines.append(f"target   {target_sentence(picture)}")
     lines.append(f"spent    {flops(picture.flops)} FLOPs (6ND), {duration(picture.gpu_seconds)} of device time")
     if picture.gpu_seconds > 0 and picture.training_seconds > 0:

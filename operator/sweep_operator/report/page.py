@@ -203,7 +203,7 @@ def _residuals(ladder: Ladder) -> Markup:
     tolerance = ladder.sweep.spec.gate.tolerance
     law = ladder.sweep.status.law
     if law is not None and law.fit_status != FitStatus.CONVERGED:
-        caption += f" The fit is {law.fit_status}."
+        caption += f" The records alone would leave it {law.fit_status}."
     caption += _shapes([m.measured for m in misfits])
     figure = _drawn(
         "residuals", alternative, lambda layout: residuals_figure(misfits, tolerance=tolerance, layout=layout)

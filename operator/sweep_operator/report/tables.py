@@ -18,12 +18,12 @@ from sweep_operator.report.plots import foretold, owed
 from sweep_operator.report.words import number, outcome_word, rung_name
 
 FIT_WORDS: dict[str, str] = {
-    FitStatus.CONVERGED: "The fit converged.",
-    FitStatus.AT_BOUND: "AtBound: a constant ended at the edge of what is plausible; the records do not determine it.",
-    FitStatus.ILL_CONDITIONED: "IllConditioned: predictions near the records hold, the single constants do not.",
-    FitStatus.NOT_CONVERGED: "NotConverged: the single constants are not to be trusted. Forecasts do not rest on them.",
-    FitStatus.TOO_FEW_POINTS: "TooFewPoints: any law would pass through so few.",
-    FitStatus.UNIDENTIFIED: "Unidentified: sizes and token counts cannot tell the constants apart.",
+    FitStatus.CONVERGED: "they determine it.",
+    FitStatus.AT_BOUND: "AtBound, a constant ends at the edge of what is plausible; they do not determine it.",
+    FitStatus.ILL_CONDITIONED: "IllConditioned, predictions near the records hold, the single constants do not.",
+    FitStatus.NOT_CONVERGED: "NotConverged, the single constants cannot be had without the priors.",
+    FitStatus.TOO_FEW_POINTS: "TooFewPoints, any law would pass through so few.",
+    FitStatus.UNIDENTIFIED: "Unidentified, sizes and token counts cannot tell the constants apart.",
 }
 PHASES: dict[str, str] = {
     Phase.COLD_START: "the loss hardly falls yet, and faster with every rung.",
@@ -127,7 +127,10 @@ def law_table(ladder: Ladder) -> Markup:
         *(tag("th", each, scope="col") for each in ("Constant", "Value", "Interval")),
         tag("th", "What it is", scope="col", class_="meaning"),
     )
-    caption = tag("caption", f"Fitted to {law.records} records. {FIT_WORDS.get(law.fit_status, law.fit_status)}")
+    alone = FIT_WORDS.get(law.fit_status, law.fit_status)
+    caption = tag(
+        "caption", f"As forecasts use it, from {law.records} records and the method’s priors. The records alone: {alone}"
+    )
     parts: list[Child] = [_equation(law.name)]
     if rows:
         table = tag("table", caption, tag("thead", head), tag("tbody", *rows), class_="numbers law")

@@ -202,7 +202,6 @@ class LocalCluster:
             storage=str(folder / "storage"),
             report=str(folder / "report"),
             cache=str(self.cache),
-            threads=job.run.spec.threads,
         )
         write_atomically(folder / "order.json", order.to_json())
         job.memory_kills = memory.processes_ended_for_memory()
