@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 SWEEP ?= examples/laptop.yaml
 WORKDIR ?= laptop
+# Published training runs, which the repository does not hold.
+SHARED ?= $(or $(SCALINGSWEEP_SHARED),../shared)
 # Tests at once: each ladder in a test trains two models at a time.
 JOBS ?= 2
 
@@ -37,6 +39,14 @@ format: setup ## rewrite the sources in the project's style
 
 lock: setup ## pin the newest versions that fit pyproject.toml
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-header --all-extras pyproject.toml -o requirements/dev.txt
+
+figures: setup ## every figure of the docs anew (about half an hour; run it on an idle machine)
+	@$(BIN)/python benchmarks/published.py $(SHARED)/data --write docs/published.md
+	@$(BIN)/python benchmarks/calibration.py --write
+	@$(BIN)/python benchmarks/error_rates.py --write
+	@$(BIN)/python benchmarks/laptop_seeds.py score
+	@$(BIN)/python benchmarks/laptop.py --json benchmarks/results/laptop.json
+	@$(BIN)/python benchmarks/trainer.py --json benchmarks/results/trainer.json
 
 clean: ## remove what `setup` made
 	rm -rf .venv
