@@ -35,6 +35,14 @@ def test_every_example_but_the_refused_one_is_valid(example, tmp_path):
     assert linted.returncode == (2 if example.stem == "one-ratio" else 0), linted.stdout + linted.stderr
 
 
+def test_the_readmes_manifest_is_valid(tmp_path):
+    readme = (EXAMPLES.parent / "README.md").read_text()
+    manifest = tmp_path / "readme.yaml"
+    manifest.write_text(readme.split("```yaml\n")[1].split("```")[0])
+    linted = call("lint", manifest, cwd=tmp_path)
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+
+
 def test_a_ladder_of_one_ratio_is_refused_with_the_remedy_and_writes_nothing(tmp_path):
     ended = run("one-ratio", tmp_path)
     assert ended.returncode == 2

@@ -128,9 +128,8 @@ def law_table(ladder: Ladder) -> Markup:
         tag("th", "What it is", scope="col", class_="meaning"),
     )
     alone = FIT_WORDS.get(law.fit_status, law.fit_status)
-    caption = tag(
-        "caption", f"As forecasts use it, from {law.records} records and the method’s priors. The records alone: {alone}"
-    )
+    said = f"As forecasts use it, from {law.records} records and the method’s priors. The records alone: {alone}"
+    caption = tag("caption", said)
     parts: list[Child] = [_equation(law.name)]
     if rows:
         table = tag("table", caption, tag("thead", head), tag("tbody", *rows), class_="numbers law")
