@@ -65,7 +65,8 @@ class Folder:
         self.write(self.manifest.read_text().replace(old, new))
 
     def environment(self, **more: str) -> dict[str, str]:
-        clean = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "PYTHONDONTWRITEBYTECODE")}
+        imposed = ("NO_COLOR", "PYTHONDONTWRITEBYTECODE", "COLUMNS", "LINES")  # by whoever runs the tests
+        clean = {k: v for k, v in os.environ.items() if k not in imposed}
         path = os.pathsep.join(filter(None, [str(STANDIN), os.environ.get("PYTHONPATH")]))
         own = {"PYTHONPATH": path, "STANDIN": json.dumps(self.script)}
         return {**clean, **own, "SCALINGSWEEP_CACHE": str(self.path / "cache"), **more}

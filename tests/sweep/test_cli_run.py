@@ -50,7 +50,7 @@ def test_a_ladder_is_climbed_to_its_end_with_one_line_an_event(undisturbed, fold
     assert re.search(
         r"^d +Promoted +1/1 +\d\.\d{4} +\d\.\d{4} \[\d\.\d{4}, \d\.\d{4}\] +[+-]\d\.\d\d % +\w+", rest, re.M
     )
-    assert re.search(r"^law +Chinchilla, 10 records, Converged.*: E .* \[", rest, re.M)
+    assert re.search(r"^law +Chinchilla, 10 records, Scaling, alone Converged: E .* \[", rest, re.M)
     assert re.search(r"^target +forecast \d\.\d{4} \[.*\] nats/token, at [\d.]+ times the largest compute", rest, re.M)
     assert re.search(r"^spent +[\d.]+e\d+ FLOPs \(6ND\), .* in training steps, .* evaluation and the rest", rest, re.M)
     assert re.search(r"^report +", rest, re.M)
