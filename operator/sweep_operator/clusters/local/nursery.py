@@ -87,8 +87,12 @@ class Nursery:
         sys.stdout.flush()
         sys.stderr.flush()
         born = time.monotonic()
+        # A SIGTERM for the newborn must not run our handler in it and be lost: it waits until the child has its own.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         try:
             pid = os.fork()
+            if pid == 0:
+                os._exit(self.become_trainer(order, log))
         except OSError as error:
             self.say(
                 ended=name,
@@ -98,8 +102,8 @@ class Nursery:
                 message=f"no new process: {os.strerror(error.errno or 0)}",
             )
             return
-        if pid == 0:
-            os._exit(self.become_trainer(order, log))
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         self.children[pid] = (name, born)
         self.say(started=name, pid=pid)
 
@@ -110,6 +114,7 @@ class Nursery:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             self.connection.close()
             output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             os.dup2(output, 1)
