@@ -241,7 +241,8 @@ class History:
         for i, place in enumerate(self._checkpoints.get(name, ()) for name in run):
             earlier = [j for j in place if self.evidence.rung[j] < k]
             if earlier and fades is not None:
-                nearest = min(earlier, key=lambda j, d=log_tokens[i]: abs(self.evidence.log_tokens[j] - d))  # type: ignore[misc]
+                distance = np.abs(self.evidence.log_tokens[earlier] - log_tokens[i])
+                nearest = earlier[int(np.argmin(distance))]
                 kept[i] = np.exp(-fades * abs(self.evidence.log_tokens[nearest] - log_tokens[i]))
                 shift[i] = kept[i] * self.residuals[row, nearest]
         return Components(

@@ -8,7 +8,6 @@ from pydantic import Field
 from sweep_analysis.document import Document
 from sweep_analysis.record import Failure, Progress, Record, RecordSet
 from sweep_analysis.rung import Run
-from sweep_operator.api.status import Condition
 from sweep_operator.api.sweep import Metadata
 
 
@@ -69,7 +68,6 @@ class RunStatus(Document):
     not_before: str | None = None
     """No new attempt before this time (back-off)."""
     flops: float = 0.0
-    conditions: tuple[Condition, ...] = ()
 
     @property
     def finished(self) -> bool:
