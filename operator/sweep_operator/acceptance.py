@@ -70,7 +70,7 @@ def _frozen_field(sweep: ScalingSweep) -> str | None:
     """The first field of the spec that differs from what it was when the first forecast was written."""
     before = sweep.status.frozen
     return next(
-        (field for field, digest in sweep.spec.frozen_part.items() if before and before.get(field) != digest), None
+        (field for field, digest in sweep.spec.frozen_part.items() if field in before and before[field] != digest), None
     )
 
 

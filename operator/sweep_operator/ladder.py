@@ -305,5 +305,6 @@ def scaling_run(sweep: ScalingSweep, rung: RungStatus, run: Run) -> ScalingRun:
             revision=rung.revision,
             run=run,
             config_digest=config_digest(sweep.spec.training, run),
+            placement=sweep.spec.placement_of(rung.name),
         ),
     )

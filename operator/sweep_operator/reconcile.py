@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sweep_operator import ladder, run
 from sweep_operator.api import ScalingRun, ScalingSweep
-from sweep_operator.clusters import ABSENT, Cluster, Conflict
+from sweep_operator.clusters import ABSENT, Cluster, Conflict, Ending, StartRefused, Workload, WorkloadState
 from sweep_operator.policy import Policy
 
 
@@ -22,12 +22,12 @@ class Progressed:
 
 
 def reconcile(cluster: Cluster, key: str, now: datetime, policy: Policy) -> Progressed:
-    """One pass over a sweep, then one over each of its runs."""
+    """One pass over a sweep, then one over each of its runs: the whole loop where one process has one sweep."""
     sweep = cluster.sweep(key)
     if sweep is None:
         return Progressed(changed=False)
     try:
-        changed = _reconcile_sweep(cluster, sweep, policy, now)
+        changed = reconcile_sweep(cluster, sweep, policy, now)
         sweep = cluster.sweep(key) if changed else sweep
         if sweep is None:
             return Progressed(changed=True)
@@ -38,7 +38,8 @@ def reconcile(cluster: Cluster, key: str, now: datetime, policy: Policy) -> Prog
     return Progressed(changed or any(p.changed for p in passes), min(waits, default=None))
 
 
-def _reconcile_sweep(cluster: Cluster, sweep: ScalingSweep, policy: Policy, now: datetime) -> bool:
+def reconcile_sweep(cluster: Cluster, sweep: ScalingSweep, policy: Policy, now: datetime) -> bool:
+    """One pass over a sweep; returns whether anything was written. Raises Conflict and NameTaken."""
     decision = ladder.decide(sweep, tuple(cluster.runs(sweep)), policy, now)
     if decision.status is not None:
         cluster.write_sweep_status(sweep, decision.status)
@@ -54,13 +55,17 @@ def reconcile_run(cluster: Cluster, sweep: ScalingSweep, child: ScalingRun, now:
     attempt = child.status.attempt
     workload = cluster.workload(child, attempt) if attempt else ABSENT
     decision = run.decide(sweep, child, workload, now)
+    if decision.do is run.Do.START:
+        try:
+            cluster.start(sweep, child, attempt)
+        except StartRefused as refused:
+            ended = Workload(WorkloadState.ENDED, Ending.FAILED, refused.reason, refused.message)
+            decision = run.decide(sweep, child, ended, now)
     if decision.status is not None:
         cluster.write_run_status(child, decision.status)
         for event in decision.events:
             cluster.emit(sweep, event)
         return Progressed(changed=True)
-    if decision.do is run.Do.START:
-        cluster.start(sweep, child, attempt)
-    elif decision.do is run.Do.STOP:
+    if decision.do is run.Do.STOP:
         cluster.stop(child, attempt)
     return Progressed(decision.do is run.Do.START, decision.requeue_seconds)

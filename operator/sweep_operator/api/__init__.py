@@ -3,7 +3,7 @@
 Owns field names, defaults, limits and the sentences of a refused document. Judges nothing that spans documents.
 """
 
-from sweep_operator.api.run import Attempt, RunSpec, RunState, RunStatus, ScalingRun
+from sweep_operator.api.run import Attempt, RunSpec, RunState, RunStatus, ScalingRun, WorkloadReference
 from sweep_operator.api.status import Condition, RungForecast, RungState, RungStatus, Spent, SweepStatus, TargetStatus
 from sweep_operator.api.sweep import (
     API_VERSION,
@@ -20,6 +20,7 @@ from sweep_operator.api.sweep import (
     SweepSpec,
     Target,
 )
+from sweep_operator.api.workload import Placement, Runtime, Storage
 
 __all__ = [
     "API_VERSION",
@@ -32,6 +33,7 @@ __all__ = [
     "Generate",
     "Ladder",
     "Metadata",
+    "Placement",
     "RunSpec",
     "RunState",
     "RunStatus",
@@ -40,11 +42,14 @@ __all__ = [
     "RungSpec",
     "RungState",
     "RungStatus",
+    "Runtime",
     "ScalingRun",
     "ScalingSweep",
     "Spent",
+    "Storage",
     "SweepSpec",
     "SweepStatus",
     "Target",
     "TargetStatus",
+    "WorkloadReference",
 ]

@@ -9,6 +9,7 @@ from sweep_analysis.document import Document
 from sweep_analysis.record import Failure, Progress, Record, RecordSet
 from sweep_analysis.rung import Run
 from sweep_operator.api.sweep import Metadata
+from sweep_operator.api.workload import Placement
 
 
 class RunState(StrEnum):
@@ -33,6 +34,8 @@ class RunSpec(Document):
     run: Run
     config_digest: str
     """Of the resolved hyperparameters and the recipe's data; the run can be repeated from it and the sweep's recipe."""
+    placement: Placement = Placement()
+    """As it was when the run was created."""
 
 
 class Attempt(Document):
@@ -46,6 +49,14 @@ class Attempt(Document):
     gpu_seconds: float = 0.0
 
 
+class WorkloadReference(Document):
+    """The object that carries out the newest attempt."""
+
+    kind: str = Field(max_length=63)
+    name: str = Field(max_length=253)
+    uid: str = Field(max_length=64)
+
+
 class RunStatus(Document):
     """`progress` and `records` are the trainer's, everything else the operator's."""
 
@@ -54,6 +65,8 @@ class RunStatus(Document):
     """As reported, one set for each attempt."""
     state: RunState = RunState.QUEUED
     attempt: int = 0
+    workload: WorkloadReference | None = None
+    """Of the newest attempt, once it was seen: it is never made a second time."""
     attempts: tuple[Attempt, ...] = ()
     """The newest twenty; what older ones used is in `earlierGpuSeconds`."""
     earlier_gpu_seconds: float = 0.0

@@ -9,6 +9,7 @@ from sweep_analysis.document import Document, digest_of
 from sweep_analysis.recipe import Training
 from sweep_analysis.scale import Scale, format_scale
 from sweep_operator.api.status import SweepStatus
+from sweep_operator.api.workload import Placement, Runtime, Storage
 
 API_VERSION = "scalingsweep.dev/v1alpha1"
 TARGET = "target"
@@ -57,6 +58,8 @@ class Target(Document):
     launch: Literal["Never", "Approval", "Automatic"] = "Never"
     """Whether the operator may start the target itself: never, after a person's approval, or by its own rule."""
     seed: int = Field(default=0, ge=0)
+    placement: Placement | None = None
+    """Where the target is trained, where that differs from the sweep's placement."""
 
 
 class RungRuns(Document):
@@ -74,6 +77,8 @@ class RungSpec(Document):
 
     name: str = Field(max_length=12, pattern=_DNS_LABEL)
     runs: tuple[RungRuns, ...] = Field(min_length=1, max_length=64)
+    placement: Placement | None = None
+    """Where this rung's runs are put, where that differs from the sweep's placement."""
 
 
 class Generate(Document):
@@ -177,6 +182,10 @@ class Limits(Document):
     """Runs at once; as many as there are cores on one machine when left out."""
     progress_seconds: int = Field(default=3600, ge=10)
     """A run that reports no step for so long is ended and retried."""
+    pending_seconds: int = Field(default=86_400, ge=10)
+    """A run whose pod is not scheduled for so long has failed."""
+    ttl_seconds_after_finished: int = Field(default=86_400, ge=0)
+    """A finished run's Job and its pods (their logs with them) are kept for so long."""
 
 
 class SweepSpec(Document):
@@ -198,6 +207,20 @@ class SweepSpec(Document):
     retry: Retry = Retry()
     limits: Limits = Limits()
     training: Training
+    placement: Placement = Placement()
+    """Where runs are put; on one machine they are processes there."""
+    runtime: Runtime = Runtime()
+    """What runs in a run's pod; on one machine it is the trainer installed there."""
+    storage: Storage | None = None
+    """Where checkpoints are kept; without it they live in the pod and a lost pod starts its run over."""
+
+    def placement_of(self, rung: str) -> Placement:
+        """The placement of a rung (or of the target, by its name): its own fields over the sweep's."""
+        own = next((r.placement for r in self.ladder.rungs if r.name == rung), None)
+        own = self.target.placement if rung == TARGET else own
+        if own is None:
+            return self.placement
+        return self.placement.changed(**{field: getattr(own, field) for field in own.model_fields_set})
 
     @property
     def frozen_part(self) -> dict[str, str]:
@@ -206,8 +229,9 @@ class SweepSpec(Document):
             "law": self.law,
             "gate": self.gate.to_json(),
             "training": self.training.to_json(),
-            "target": self.target.changed(launch="Never").to_json(),
+            "target": self.target.changed(launch="Never", placement=None).to_json(),
             "ladder.generate": self.ladder.generate.to_json() if self.ladder.generate else None,
+            "storage": self.storage.to_json() if self.storage else None,
         }
         return {field: digest_of(value) for field, value in parts.items()}
 

@@ -6,8 +6,10 @@ from sweep_operator.clusters.port import (
     Conflict,
     Ending,
     Event,
+    NameTaken,
+    StartRefused,
     Workload,
     WorkloadState,
 )
 
-__all__ = ["ABSENT", "Cluster", "Conflict", "Ending", "Event", "Workload", "WorkloadState"]
+__all__ = ["ABSENT", "Cluster", "Conflict", "Ending", "Event", "NameTaken", "StartRefused", "Workload", "WorkloadState"]

@@ -9,11 +9,24 @@ from enum import StrEnum
 from typing import Protocol
 
 from sweep_analysis.record import FailureReason
-from sweep_operator.api import RunStatus, ScalingRun, ScalingSweep, SweepStatus
+from sweep_operator.api import RunStatus, ScalingRun, ScalingSweep, SweepStatus, WorkloadReference
 
 
 class Conflict(Exception):  # noqa: N818 - the word of the Kubernetes API
     """The document changed since it was read; the pass is quietly run again."""
+
+
+class NameTaken(Exception):  # noqa: N818 - a finding, not a fault of the program
+    """An object of the child's name stands there and is not ours; the text says which, and what to do."""
+
+
+class StartRefused(Exception):  # noqa: N818 - a finding, not a fault of the program
+    """The place does not take the attempt as it is described (an invalid template, a forbidden account)."""
+
+    def __init__(self, reason: FailureReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
 
 
 class WorkloadState(StrEnum):
@@ -50,6 +63,9 @@ class Workload:
     ended_at: str | None = None
     gpu_seconds: float = 0.0
     """Allocated devices times time, up to now or to the end."""
+    node: str = ""
+    reference: WorkloadReference | None = None
+    """The object that carries the attempt out, where there is one beside its processes."""
 
 
 ABSENT = Workload(WorkloadState.ABSENT)
@@ -76,7 +92,7 @@ class Cluster(Protocol):
         """All runs the sweep owns, with the trainers' progress and records in their status."""
 
     def create_run(self, run: ScalingRun) -> None:
-        """Create it; a run of that name with the same owner UID counts as success."""
+        """Create it; a run of that name with the same owner UID counts as success. Raises NameTaken otherwise."""
 
     def write_sweep_status(self, sweep: ScalingSweep, status: SweepStatus) -> None:
         """Replace the status of the sweep as read. Raises Conflict when it changed meanwhile."""
@@ -88,7 +104,10 @@ class Cluster(Protocol):
         """What is known of that attempt's processes."""
 
     def start(self, sweep: ScalingSweep, run: ScalingRun, attempt: int) -> None:
-        """Start the attempt's processes; starting what was started already does nothing."""
+        """Start the attempt's processes; starting what was started already does nothing.
+
+        Raises StartRefused when it can never start as described, NameTaken when its name is somebody else's.
+        """
 
     def stop(self, run: ScalingRun, attempt: int) -> None:
         """Ask the attempt's processes to checkpoint and end; may be repeated, and insists after a grace period."""
