@@ -122,11 +122,22 @@ class Failure(Document):
     at: str = Field(default="", max_length=40)
 
 
+class Refused(Document):
+    """Documents of an own trainer that were not taken, and why the newest was not."""
+
+    documents: int = Field(ge=1)
+    reason: str = Field(max_length=1024)
+
+
 class RecordSet(Document):
     """All records of one attempt; always the complete set, so that a later write never drops an earlier record."""
 
     attempt: int = Field(ge=1)
     records: tuple[Record, ...] = Field(max_length=16)
+    failure: Failure | None = None
+    """Why the attempt ended without its records; on one machine this is a file of its own."""
+    refused: Refused | None = None
+    """What the reporter beside an own trainer could not take."""
 
 
 class ExitStatus:
