@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from sweep_analysis import flops
 from sweep_analysis.document import Document
+from sweep_analysis.execution import Execution
 from sweep_analysis.scale import Scale
 from sweep_analysis.shape import Model, Shape, shape_for
 
@@ -75,7 +76,7 @@ class Schedule(Document):
     """Share of each token count that its decay branch takes."""
 
 
-class Training(Document):
+class Training(Execution):
     """The recipe shared by every run of a sweep; frozen from the first forecast on."""
 
     model: Model = Model()
@@ -87,7 +88,7 @@ class Training(Document):
     learning_rate: LearningRate = LearningRate()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     checkpoint_seconds: float = Field(default=20.0, ge=0.5, le=86_400)
     """At most this much training time lies between two checkpoints."""
 
@@ -101,7 +102,7 @@ class Hyperparameters(Document):
     learning_rate: float
     optimizer: Optimizer
     schedule: Schedule
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16", "fp16"]
     warmup_steps: int
     steps: tuple[int, ...]
     """Optimizer steps at which each token count is reached, ascending."""

@@ -63,3 +63,9 @@ class RunOrder(Document):
     cache: str
     """Folder for prepared data, shared by all runs."""
     threads: int = Field(default=1, ge=1)
+    workers: int = Field(default=1, ge=1, le=65_536)
+    """Data-parallel processes, one a device. Several are started by Ray, here or on the cluster that `ray` names,
+    unless a launcher has started this process as one of them (torchrun's RANK and WORLD_SIZE)."""
+    ray: str | None = Field(default=None, max_length=1024)
+    """Address of a Ray cluster to train on, or `local` for one of this process's own; None trains without Ray where one
+    worker is enough."""
