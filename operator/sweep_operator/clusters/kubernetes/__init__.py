@@ -1,0 +1,1 @@
+"""The adapter for Kubernetes: each attempt at a run is a batch/v1 Job."""

@@ -1,0 +1,233 @@
+"""What is known of the cluster: one store a resource, filled by its watch and by the answers to our own writes.
+
+Owns projections, indexes, and the rule that knowledge never goes back in time: an older version of an object is
+ignored, and so is any version of one that was seen deleted. A store holds small values, not documents; those of our own
+two kinds are kept as JSON and read on demand.
+"""
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from sweep_operator.api import ScalingRun, ScalingSweep
+from sweep_operator.clusters.kubernetes.views import Identity, JobView, PodView, identity_of, job_view, pod_view
+
+_TOMBSTONES = 4096
+"""Deleted objects remembered with the version of their end, so that a late answer does not bring one back."""
+
+
+class Projection(Protocol):
+    """What a store holds of an object."""
+
+    @property
+    def identity(self) -> Identity:
+        """Which object, and which version of it."""
+
+
+P = TypeVar("P", bound=Projection)
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[P]):
+    """What a store learnt: `old` is None for a new object, `new` is None for one that is gone."""
+
+    old: P | None
+    new: P | None
+
+    @property
+    def identity(self) -> Identity:
+        """Of the object that changed."""
+        known = self.new or self.old
+        assert known is not None, "a change is of something"
+        return known.identity
+
+
+class Store(Generic[P]):
+    """All objects of one resource that the operator watches, indexed by name, owner and run. Thread-safe."""
+
+    def __init__(self, project: Callable[[dict[str, Any]], P]) -> None:
+        self._project = project
+        self._lock = threading.RLock()
+        self._objects: dict[tuple[str, str], P] = {}
+        self._index: dict[Hashable, set[tuple[str, str]]] = {}
+        self._buried: OrderedDict[str, int] = OrderedDict()
+        self._listeners: list[Callable[[Change[P]], None]] = []
+
+    def listen(self, listener: Callable[[Change[P]], None]) -> None:
+        """Be told of every change, in order, on the thread that learnt it; it must be quick and must not raise."""
+        self._listeners.append(listener)
+
+    def get(self, namespace: str, name: str) -> P | None:
+        """The object, as far as is known."""
+        return self._objects.get((namespace, name))
+
+    def owned_by(self, uid: str) -> Sequence[P]:
+        """The objects whose controlling owner has that UID, by name."""
+        with self._lock:
+            return [self._objects[key] for key in sorted(self._index.get(("owner", uid), ()))]
+
+    def of_run(self, namespace: str, run: str) -> Sequence[P]:
+        """The objects labelled with that run's name, by name."""
+        with self._lock:
+            return [self._objects[key] for key in sorted(self._index.get(("run", namespace, run), ()))]
+
+    def all(self) -> Sequence[P]:
+        """Everything."""
+        with self._lock:
+            return list(self._objects.values())
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def put(self, document: dict[str, Any]) -> None:
+        """Learn a version of an object: from a watch, or from the answer to a write of ours."""
+        new = self._project(document)
+        identity = new.identity
+        key = (identity.namespace, identity.name)
+        with self._lock:
+            old = self._objects.get(key)
+            if self._buried.get(identity.uid, -1) >= identity.resource_version:
+                return
+            if old is not None and old.identity.resource_version >= identity.resource_version:
+                return
+            if old is not None and old.identity.uid != identity.uid:
+                self._drop(key, old)
+                self._tell(Change(old, None))
+                old = None
+            elif old is not None:
+                self._unindex(key, old.identity)
+            self._objects[key] = new
+            for entry in _entries(identity):
+                self._index.setdefault(entry, set()).add(key)
+            self._tell(Change(old, new))
+
+    def remove(self, document: dict[str, Any]) -> None:
+        """Learn that an object is gone, or no longer ours to watch."""
+        identity = identity_of(document)
+        key = (identity.namespace, identity.name)
+        with self._lock:
+            old = self._objects.get(key)
+            self._bury(identity.uid, identity.resource_version)
+            if old is not None and old.identity.uid == identity.uid:
+                self._drop(key, old)
+                self._tell(Change(old, None))
+
+    def keep_only(self, seen: set[str], resource_version: int, namespace: str | None) -> None:
+        """After a list: what it did not hold (by UID) is gone, unless it was learnt of later than the list."""
+        with self._lock:
+            gone = [
+                (key, known)
+                for key, known in self._objects.items()
+                if known.identity.uid not in seen
+                and known.identity.resource_version <= resource_version
+                and namespace in (None, known.identity.namespace)
+            ]
+            for key, known in gone:
+                self._bury(known.identity.uid, resource_version)
+                self._drop(key, known)
+                self._tell(Change(known, None))
+
+    def _tell(self, change: Change[P]) -> None:
+        for listener in self._listeners:
+            listener(change)
+
+    def _bury(self, uid: str, resource_version: int) -> None:
+        self._buried[uid] = resource_version
+        while len(self._buried) > _TOMBSTONES:
+            self._buried.popitem(last=False)
+
+    def _drop(self, key: tuple[str, str], known: P) -> None:
+        del self._objects[key]
+        self._unindex(key, known.identity)
+
+    def _unindex(self, key: tuple[str, str], identity: Identity) -> None:
+        for entry in _entries(identity):
+            self._index[entry].discard(key)
+            if not self._index[entry]:
+                del self._index[entry]
+
+
+def _entries(identity: Identity) -> list[Hashable]:
+    """Under what an object can be found beside its name."""
+    entries: list[Hashable] = []
+    if identity.owner_uid:
+        entries.append(("owner", identity.owner_uid))
+    if identity.run:
+        entries.append(("run", identity.namespace, identity.run))
+    return entries
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One of our own objects, as JSON without managedFields."""
+
+    identity: Identity
+    generation: int
+    body: bytes
+
+
+def document_of(document: dict[str, Any]) -> Document:
+    """The projection of a ScalingSweep or a ScalingRun."""
+    metadata = {name: value for name, value in document["metadata"].items() if name != "managedFields"}
+    body = json.dumps({**document, "metadata": metadata}, separators=(",", ":"), ensure_ascii=False).encode()
+    return Document(identity_of(document), int(metadata.get("generation") or 0), body)
+
+
+class UnreadableError(Exception):
+    """An object holds what this version does not know (a newer version wrote it); it is left alone."""
+
+
+class DocumentStore(Store[Document], Generic[M]):
+    """A store of one of our own kinds, read into its model on demand; the newest few hundred readings are kept."""
+
+    def __init__(self, model: type[M], kept: int = 512) -> None:
+        super().__init__(document_of)
+        self._model = model
+        self._kept = kept
+        self._read: OrderedDict[tuple[str, int], M] = OrderedDict()
+
+    def read(self, known: Document) -> M:
+        """The object as its model. Raises UnreadableError, in one sentence, for what this version does not know."""
+        identity = known.identity
+        key = (identity.uid, identity.resource_version)
+        with self._lock:
+            if key in self._read:
+                self._read.move_to_end(key)
+                return self._read[key]
+        try:
+            model = self._model.model_validate_json(known.body)
+        except ValidationError as error:
+            raise UnreadableError(_sentence(self._model.__name__, identity, error)) from None
+        with self._lock:
+            self._read[key] = model
+            while len(self._read) > self._kept:
+                self._read.popitem(last=False)
+        return model
+
+
+def _sentence(kind: str, identity: Identity, error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{kind} {identity.namespace}/{identity.name}: {where}: {first['msg']}{more}"
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """The four stores of the operator."""
+
+    sweeps: DocumentStore[ScalingSweep]
+    runs: DocumentStore[ScalingRun]
+    jobs: Store[JobView]
+    pods: Store[PodView]
+
+    @classmethod
+    def empty(cls) -> "Caches":
+        """Stores that know nothing yet."""
+        return cls(DocumentStore(ScalingSweep), DocumentStore(ScalingRun), Store(job_view), Store(pod_view))
