@@ -8,18 +8,21 @@ from sweep_analysis.shape import Shape
 
 
 def six_nd(parameters: float, tokens: float) -> float:
-    """C = 6·N·D training FLOPs (Kaplan et al. 2020, arXiv:2001.08361, §2.1), N counting all parameters."""
+    """C = 6·N·D training FLOPs (Kaplan et al. 2020, arXiv:2001.08361, §2.1), N counting all parameters.
+
+    For a mixture of experts N is the active count: 6·N·D counts what a token is multiplied by.
+    """
     return 6.0 * parameters * tokens
 
 
 def detailed(shape: Shape, tokens: float, sequence_length: int) -> float:
     """Training FLOPs of the matrix products, forward and backward (Hoffmann et al. 2022, arXiv:2203.15556, appendix F).
 
-    A token costs 2 FLOPs a weight in attention, SwiGLU and the output projection, and 4·s·w a layer for the attention
-    scores and their use (s: sequence length, counted in full although the mask is causal); the backward pass costs
-    twice the forward one.
+    A token costs 2 FLOPs a weight in attention, in the SwiGLU or the router and the experts that it meets, and in the
+    output projection, and 4·s·w a layer for the attention scores and their use (s: sequence length, counted in full
+    although the mask is causal; w: the width of all query heads); the backward pass costs twice the forward one.
     """
-    w = shape.width
-    weights = shape.layers * (4 * w * w + 3 * w * shape.hidden) + shape.vocabulary * w
-    forward = 2 * weights + 4 * shape.layers * sequence_length * w
+    outputs = 1 if shape.scalar_head else shape.vocabulary
+    weights = shape.layers * (shape.attention_weights + shape.met_feed_forward_weights) + outputs * shape.width
+    forward = 2 * weights + 4 * shape.layers * sequence_length * shape.attention_width
     return 3.0 * forward * tokens

@@ -1,27 +1,88 @@
 """From one dial to a decoder: how many layers, how wide, and exactly how many parameters.
 
-Owns the arithmetic of a dense decoder's shape (RMSNorm, RoPE, SwiGLU, no biases). Builds no model: the trainer does,
-and a test holds its count against the one here.
+Owns the arithmetic of a decoder's shape (RMSNorm, RoPE, SwiGLU, grouped queries, experts; the Hugging Face families of
+`architectures.py`). Builds no model: the trainer does, and a test holds its count against the one here.
 """
 
 import math
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from sweep_analysis.architectures import ARCHITECTURES, Architecture
 from sweep_analysis.document import Document
+
+
+class Experts(Document):
+    """A mixture of experts in place of each block's SwiGLU: a router sends every token to a few of them, dropping none.
+
+    Shazeer et al. 2017, arXiv:1701.06538; shared experts as in Dai et al. 2024, arXiv:2401.06066.
+    """
+
+    count: int = Field(ge=2, le=1024)
+    """Routed experts in each block."""
+    top_k: int = Field(default=2, ge=1, le=64)
+    """How many of them a token passes through, weighted by the router's probabilities, which are scaled to sum to 1."""
+    shared: int = Field(default=0, ge=0, le=64)
+    """Experts that every token passes through besides."""
+    hidden: int | None = Field(default=None, ge=8, le=1 << 20)
+    """Inner width of one expert; when left out, the dense block's divided by topK + shared, so that a token meets about
+    as many weights as in the dense model of the same width."""
+    load_balance: float = Field(default=0.01, ge=0, le=10)
+    """Weight of the load-balancing loss (Fedus et al. 2021, arXiv:2101.03961, equation 4), summed over blocks."""
+    z_loss: float = Field(default=0.001, ge=0, le=10)
+    """Weight of the router's z-loss (Zoph et al. 2022, arXiv:2202.08906, equation 5), summed over blocks."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> "Experts":
+        if self.top_k > self.count:
+            raise ValueError(f"experts.topK ({self.top_k}) is more than experts.count ({self.count})")
+        return self
 
 
 class Model(Document):
     """The model family and what of its shape the user fixes; what is left out is derived from the parameter count."""
 
-    family: Literal["Decoder"] = "Decoder"
-    """A dense decoder: RMSNorm before each block, rotary positions, SwiGLU, no biases."""
+    family: Literal["Decoder", "HuggingFace"] = "Decoder"
+    """`Decoder`: RMSNorm before each block, rotary positions, SwiGLU, no biases. `HuggingFace`: `architecture`, as
+    the `transformers` library builds it."""
+    architecture: Architecture | None = None
+    """Which Hugging Face causal language model; with family HuggingFace only."""
+    width: int | None = Field(default=None, ge=8, le=65_536)
+    """Width of the residual stream; derived from the parameter count when left out."""
     layers: int | None = Field(default=None, ge=1, le=512)
     """Number of blocks; derived from the width when left out."""
+    heads: int | None = Field(default=None, ge=1, le=1024)
+    """Query heads; derived from the width when left out."""
+    kv_heads: int | None = Field(default=None, ge=1, le=1024)
+    """Key and value heads, which groups of query heads share (Ainslie et al. 2023, arXiv:2305.13245); when left out, as
+    many as query heads. Must divide them at every size of the ladder."""
+    head_size: int | None = Field(default=None, ge=2, le=1024)
+    """Channels of one head; width divided by heads when left out."""
+    qk_norm: bool = Field(default=False, exclude_if=lambda on: not on)
+    """Whether queries and keys are normed over each head (Henry et al. 2020, arXiv:2010.04245)."""
     tied_embeddings: bool = True
     """Whether the output projection shares the embedding's weights."""
+    experts: Experts | None = None
+    """Makes every block a mixture of experts."""
+
+    @model_validator(mode="after")
+    def _of_one_family(self) -> "Model":
+        if (self.family == "HuggingFace") != (self.architecture is not None):
+            raise ValueError("model.architecture goes with family HuggingFace, and that family needs it")
+        if self.architecture is None:
+            return self
+        if self.experts or self.qk_norm:
+            raise ValueError(
+                "experts and qkNorm are the Decoder family's; a Hugging Face architecture has its own norms"
+            )
+        facts = ARCHITECTURES[self.architecture]
+        if not facts.grouped_queries and self.kv_heads:
+            raise ValueError(f"{self.architecture} has as many key heads as query heads; leave kvHeads out")
+        if not facts.free_head_size and self.head_size:
+            raise ValueError(f"{self.architecture}'s head size is its width divided by its heads; leave headSize out")
+        return self
 
 
 class Shape(Document):
@@ -31,29 +92,97 @@ class Shape(Document):
     width: int = Field(ge=2)
     heads: int = Field(ge=1)
     hidden: int = Field(ge=2)
-    """Inner width of the SwiGLU block."""
+    """Inner width of the SwiGLU block; of one expert where there are experts."""
     vocabulary: int = Field(ge=2)
     tied_embeddings: bool = True
+    kv_heads: int | None = Field(default=None, ge=1)
+    """None: as many as query heads."""
+    own_head_size: int | None = Field(default=None, ge=2, alias="headSize")
+    """None: width divided by heads."""
+    qk_norm: bool = Field(default=False, exclude_if=lambda on: not on)
+    experts: Experts | None = None
+    architecture: Architecture | None = None
+    """The Hugging Face family, or None for our own decoder."""
+    scalar_head: bool = Field(default=False, exclude_if=lambda on: not on)
+    """Whether the output is one score (a reward model) instead of logits; the embedding is then tied to nothing."""
 
     @property
     def head_size(self) -> int:
-        return self.width // self.heads
+        return self.own_head_size or self.width // self.heads
+
+    @property
+    def key_heads(self) -> int:
+        return self.kv_heads or self.heads
+
+    @property
+    def attention_width(self) -> int:
+        """Channels of all query heads side by side."""
+        return self.heads * self.head_size
 
     @property
     def embedding_parameters(self) -> int:
         """Parameters of the embedding, and of the output projection when it is not tied."""
-        return self.vocabulary * self.width * (1 if self.tied_embeddings else 2)
+        embedding = self.vocabulary * self.width
+        if self.scalar_head:
+            return embedding + self.width
+        return embedding * (1 if self.tied_embeddings else 2)
+
+    @property
+    def attention_weights(self) -> int:
+        """Weights of one block's attention matrices; 4w² where queries are not grouped and heads fill the width."""
+        return 2 * self.width * (self.attention_width + self.key_heads * self.head_size)
+
+    @property
+    def _matrices(self) -> int:
+        """Of one feed-forward block: gate, up and down, or the last two alone."""
+        return ARCHITECTURES[self.architecture].matrices if self.architecture else 3
+
+    def _feed_forward(self, experts_met: int) -> int:
+        """Weights of one block's feed-forward part, counting so many routed experts."""
+        one = self._matrices * self.width * self.hidden
+        if self.experts is None:
+            return one
+        return self.width * self.experts.count + (experts_met + self.experts.shared) * one
+
+    @property
+    def feed_forward_weights(self) -> int:
+        """Weights of one block's SwiGLU, or of its router and all of its experts."""
+        return self._feed_forward(self.experts.count if self.experts else 1)
+
+    @property
+    def met_feed_forward_weights(self) -> int:
+        """Those of them that one token is multiplied by."""
+        return self._feed_forward(self.experts.top_k if self.experts else 1)
+
+    @property
+    def _small_parameters(self) -> int:
+        """Gains and biases of one block."""
+        if self.architecture:
+            facts = ARCHITECTURES[self.architecture]
+            return facts.small(self.width, self.attention_width, self.key_heads * self.head_size, self.hidden) + (
+                2 * self.head_size if facts.head_norms else 0
+            )
+        return 2 * self.width + (2 * self.head_size if self.qk_norm else 0)
+
+    @property
+    def _final_norm(self) -> int:
+        return self.width * (2 if self.architecture and ARCHITECTURES[self.architecture].biases else 1)
 
     @property
     def non_embedding_parameters(self) -> int:
-        """Attention 4w², SwiGLU 3wh and two norms a layer, and the final norm."""
-        w = self.width
-        return self.layers * (4 * w * w + 3 * w * self.hidden + 2 * w) + w
+        """Attention, feed-forward, norms and biases of all blocks, and the final norm."""
+        block = self.attention_weights + self.feed_forward_weights + self._small_parameters
+        return self.layers * block + self._final_norm
 
     @property
     def parameters(self) -> int:
         """N, all trainable parameters."""
         return self.embedding_parameters + self.non_embedding_parameters
+
+    @property
+    def active_parameters(self) -> int:
+        """Parameters that one token passes through: N without the experts that it is not sent to."""
+        return self.parameters - self.layers * (self.feed_forward_weights - self.met_feed_forward_weights)
 
 
 def layers_of_width(width: int) -> int:
@@ -66,19 +195,48 @@ def shape_of_width(width: int, vocabulary: int, model: Model, layers: int) -> Sh
 
     Heads are about 32 wide up to width 128, 64 up to 2,048, 128 beyond, and from width 128 on a multiple of 8, which
     fused attention kernels ask for; SwiGLU's hidden width is 8/3 of the width (Shazeer 2020, arXiv:2002.05202),
-    rounded to a multiple of 8.
+    rounded to a multiple of 8, and four times the width in architectures without a gate.
     """
-    head = 32 if width <= 128 else 64 if width <= 2048 else 128
-    multiple = 2 if width < 128 else 8  # rotary pairs need even heads
-    heads = next(h for h in range(max(1, width // head), 0, -1) if width % (multiple * h) == 0)
+    facts = ARCHITECTURES[model.architecture] if model.architecture else None
+    fixed: dict[str, Any] = {"architecture": model.architecture, "experts": model.experts, "qk_norm": model.qk_norm}
+    hidden = max(8, 8 * round(width / 3)) if facts is None or facts.matrices == 3 else 4 * width
+    if model.experts:
+        hidden = model.experts.hidden or max(8, 8 * round(hidden / (8 * (model.experts.top_k + model.experts.shared))))
     return Shape(
         layers=layers,
         width=width,
-        heads=heads,
-        hidden=max(8, 8 * round(width / 3)),
+        heads=_heads(width, model),
+        hidden=hidden,
         vocabulary=vocabulary,
         tied_embeddings=model.tied_embeddings,
+        kv_heads=model.kv_heads,
+        own_head_size=model.head_size,
+        **fixed,
     )
+
+
+def _heads(width: int, model: Model) -> int:
+    if model.heads is not None:
+        return model.heads
+    head = model.head_size or (32 if width <= 128 else 64 if width <= 2048 else 128)
+    most = max(1, width // head)
+    groups = model.kv_heads or 1
+    if model.head_size is not None:
+        return max(groups, most - most % groups)
+    multiple = 2 if width < 128 else 8  # rotary pairs need even heads
+    fits = (h for h in range(most, 0, -1) if width % (multiple * h) == 0 and h % groups == 0)
+    return next(fits, next(h for h in range(most, 0, -1) if width % (multiple * h) == 0))
+
+
+def _objection(shape: Shape) -> str | None:
+    """Why a decoder cannot be built so, or None."""
+    if shape.own_head_size is None and shape.width % shape.heads:
+        return f"{shape.heads} heads do not divide the width {shape.width}; set model.headSize, or other heads"
+    if shape.head_size % 2:
+        return f"heads of {shape.head_size} channels cannot be rotated in pairs; their size must be even"
+    if shape.heads % shape.key_heads:
+        return f"model.kvHeads ({shape.key_heads}) does not divide the {shape.heads} heads at width {shape.width}"
+    return None
 
 
 _WIDTHS = [*range(8, 64, 4), *range(64, 128, 16), *range(128, 512, 32), *range(512, 2048, 64), *range(2048, 65537, 128)]
@@ -89,14 +247,19 @@ def shape_for(parameters: int, vocabulary: int, model: Model) -> Shape:
     """The decoder whose parameter count is nearest to `parameters`.
 
     Widths are multiples of 4 below 64, of 16 below 128, of 32 below 512, of 64 below 2,048 and of 128 above, so that
-    kernels are well fed; a depth that the user left open may be one block off its rule where that comes nearer.
-    Raises ValueError when no shape comes within 25 % of the size asked for.
+    kernels are well fed; a depth that the user left open may be one block off its rule where that comes nearer, and any
+    where the user fixed the width. Raises ValueError when no shape comes within 25 % of the size asked for, or none
+    that could be built.
     """
-    candidates = [
+    shapes = [
         shape_of_width(width, vocabulary, model, layers)
         for width in _near(parameters, vocabulary, model)
-        for layers in _depths(width, model)
+        for layers in _depths(width, model, parameters, vocabulary)
     ]
+    objections = [_objection(shape) for shape in shapes]
+    candidates = [shape for shape, objection in zip(shapes, objections, strict=True) if objection is None]
+    if not candidates:
+        raise ValueError(next(objection for objection in objections if objection))
     best = min(candidates, key=lambda s: abs(s.parameters - parameters))
     if abs(best.parameters - parameters) > 0.25 * parameters:
         raise ValueError(
@@ -106,22 +269,30 @@ def shape_for(parameters: int, vocabulary: int, model: Model) -> Shape:
     return best
 
 
-def _depths(width: int, model: Model) -> tuple[int, ...]:
+def _depths(width: int, model: Model, parameters: int, vocabulary: int) -> tuple[int, ...]:
     """Depths to choose from, the rule's own first, so that it wins a tie."""
     if model.layers is not None:
         return (model.layers,)
+    if model.width is not None:  # the depth alone is left to reach the size
+        one, two = (shape_of_width(width, vocabulary, model, layers).parameters for layers in (1, 2))
+        nearest = round((parameters - one) / (two - one)) + 1
+        return (min(512, max(1, nearest)),)
     rule = layers_of_width(width)
     return (rule, rule + 1, max(3, rule - 1))
 
 
 def _near(parameters: int, vocabulary: int, model: Model) -> list[int]:
     """The few widths around the size, by bisection: at the rule's depth the count grows with the width."""
+    if model.width is not None:
+        return [model.width]
     low, high = 0, len(_WIDTHS) - 1
     while high - low > 1:
         middle = (low + high) // 2
         width = _WIDTHS[middle]
-        if shape_of_width(width, vocabulary, model, _depths(width, model)[0]).parameters <= parameters:
+        layers = _depths(width, model, parameters, vocabulary)[0]
+        if shape_of_width(width, vocabulary, model, layers).parameters <= parameters:
             low = middle
         else:
             high = middle
-    return _WIDTHS[max(0, low - 1) : high + 2]
+    reach = 3 if model.kv_heads or model.heads else 1  # some of the widths cannot be divided so
+    return _WIDTHS[max(0, low - reach) : high + reach + 1]
