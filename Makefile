@@ -8,7 +8,7 @@ SHARED ?= $(or $(SCALINGSWEEP_SHARED),../shared)
 # Tests at once: each ladder in a test trains two models at a time.
 JOBS ?= 2
 
-.PHONY: help setup demo test quick lint format lock figures clean
+.PHONY: help setup demo test control-plane quick lint format lock figures clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -21,11 +21,14 @@ setup: .venv/.ready ## make .venv with the pinned dependencies (a second run ins
 demo: setup ## climb the laptop ladder and write its report
 	@$(BIN)/scalingsweep run $(SWEEP) --workdir $(WORKDIR)
 
-test: setup lint ## every check and every test
+test: setup lint control-plane ## every check and every test
 	@$(BIN)/pytest -n $(JOBS)
 
+control-plane: setup ## build Kubernetes for the tests, once (about 12 minutes; nothing where it is built)
+	@PYTHONPATH=tests $(BIN)/python -m control_plane
+
 quick: setup ## the tests that take seconds
-	@$(BIN)/pytest -m "not slow" -x
+	@$(BIN)/pytest -m "not slow and not cluster" -x
 
 lint: setup ## style, types, and the arrows between packages
 	@$(BIN)/ruff check .

@@ -1,0 +1,78 @@
+"""Fixtures of the real control plane, for every test that names one. Without them a test needs no cluster."""
+
+import re
+import sys
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from control_plane import ControlPlane, UnavailableError, build
+
+NEEDS = {
+    "control_plane": ("etcd", "kube-apiserver", "kubectl"),
+    "simulated_nodes": ("kube-controller-manager", "kube-scheduler", "kwok"),
+    "helm": ("helm",),
+}
+"""Fixture: the programs behind it."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that uses the control plane, however indirectly, is marked so."""
+    for item in items:
+        if NEEDS.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker("cluster")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build before the first test, where no test's timeout counts and the progress can be seen."""
+    if session.config.option.collectonly:
+        return
+    fixtures = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    waiting = build.missing(p for fixture, names in NEEDS.items() if fixture in fixtures for p in names)
+    if not waiting:
+        return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        minutes = sum(program.minutes for program in waiting)
+        print(f"\nbuilding a control plane for the tests, once: about {minutes:.0f} min on two cores", file=sys.stderr)
+        for program in waiting:
+            try:
+                build.program(program.name)
+            except UnavailableError:
+                return  # each test says why as it is skipped
+
+
+def _programs(fixture: str) -> None:
+    """Skip the test, with the reason, where a program is not to be had."""
+    try:
+        for name in NEEDS[fixture]:
+            build.program(name)
+    except UnavailableError as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """etcd and a real API server with RBAC, one for the session (and for each parallel worker)."""
+    _programs("control_plane")
+    plane = ControlPlane(tmp_path_factory.mktemp("control-plane")).start()
+    yield plane
+    plane.stop()
+
+
+@pytest.fixture(scope="session")
+def simulated_nodes(control_plane: ControlPlane) -> list[str]:
+    """The session's plane with controllers, a scheduler and eight simulated nodes of eight GPUs; their names."""
+    _programs("simulated_nodes")
+    control_plane.run_workloads()
+    return control_plane.add_nodes(8)
+
+
+@pytest.fixture
+def namespace(control_plane: ControlPlane, request: pytest.FixtureRequest) -> str:
+    """A namespace of the test's own. It is not deleted: the whole plane goes at the end."""
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:48].strip("-")
+    name = f"{name}-{uuid.uuid4().hex[:6]}"
+    control_plane.kubectl("create", "namespace", name)
+    return name

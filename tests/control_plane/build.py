@@ -1,0 +1,123 @@
+"""The programs of the control plane: found where they are, built once where they are not.
+
+Owns the pinned versions (the go.mod files beside this one) and the cache outside the repository, keyed by them.
+`KUBEBUILDER_ASSETS`, a folder with etcd, kube-apiserver and kubectl, is honoured first. Where Go fetches modules from
+is the environment's business (GOPROXY). `python -m control_plane` builds all that is missing.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+class UnavailableError(Exception):
+    """A program is not here and cannot be built here; the message says what would help."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program, the module beside this file that pins it, and about how long it took to build on two cores."""
+
+    name: str
+    module: str
+    package: str
+    minutes: float
+
+
+PROGRAMS = {
+    p.name: p
+    for p in (
+        Program("etcd", "kubernetes", "go.etcd.io/etcd/server/v3", 1.0),
+        Program("kube-apiserver", "kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver", 4.5),
+        Program("kubectl", "kubernetes", "k8s.io/kubernetes/cmd/kubectl", 0.5),
+        Program("kube-controller-manager", "kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager", 1.5),
+        Program("kube-scheduler", "kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler", 1.0),
+        Program("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok", 1.2),
+        Program("helm", "helm", "helm.sh/helm/v4/cmd/helm", 1.8),
+    )
+}
+
+
+def pinned(module: str, dependency: str) -> str:
+    """The version of a dependency in one of our go.mod files, without its v."""
+    found = re.search(rf"^\s*(?:require )?{re.escape(dependency)} v(\S+)", (HERE / module / "go.mod").read_text(), re.M)
+    assert found, f"{module}/go.mod pins no {dependency}"
+    return found[1]
+
+
+KUBERNETES = pinned("kubernetes", "k8s.io/kubernetes")
+_VERSIONS = (
+    f"kubernetes-{KUBERNETES}_kwok-{pinned('kwok', 'sigs.k8s.io/kwok')}_helm-{pinned('helm', 'helm.sh/helm/v4')}"
+)
+
+
+def folder() -> Path:
+    """Where built programs are kept."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "scalingsweep" / "control-plane" / _VERSIONS / "bin"
+
+
+def program(name: str) -> Path:
+    """Path of a program, built first where need be. Raises UnavailableError."""
+    return _present(name) or _build(PROGRAMS[name])
+
+
+def missing(names: Iterable[str]) -> list[Program]:
+    """Those that would have to be built."""
+    return [PROGRAMS[name] for name in names if _present(name) is None]
+
+
+def _present(name: str) -> Path | None:
+    given = os.environ.get("KUBEBUILDER_ASSETS")
+    candidates = [Path(given) / name] if given else []
+    return next((path for path in [*candidates, folder() / name] if os.access(path, os.X_OK)), None)
+
+
+def _build(wanted: Program) -> Path:
+    if shutil.which("go") is None:
+        raise UnavailableError(
+            f"{wanted.name} is not built and there is no Go to build it with; install Go 1.26 or newer,"
+            " or name a folder with etcd, kube-apiserver and kubectl in KUBEBUILDER_ASSETS"
+        )
+    folder().mkdir(parents=True, exist_ok=True)
+    with (folder() / ".lock").open("w") as lock:  # of several test processes one builds
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _present(wanted.name) or _compile(wanted)
+
+
+def _compile(wanted: Program) -> Path:
+    print(f"building {wanted.name}, once: about {wanted.minutes:g} min on two cores", file=sys.stderr, flush=True)
+    began = time.monotonic()
+    finished, partial = folder() / wanted.name, folder() / f".{wanted.name}.partial"
+    command = ["go", "build", "-trimpath", "-ldflags", _linker_flags(wanted), "-o", str(partial), wanted.package]
+    done = subprocess.run(
+        command,
+        cwd=HERE / wanted.module,
+        env={**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise UnavailableError(f"{wanted.name} could not be built: {done.stderr.strip()[-600:]}")
+    partial.rename(finished)
+    print(f"built {wanted.name} in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    return finished
+
+
+def _linker_flags(wanted: Program) -> str:
+    """Kubernetes' programs must be told their version, or the server says v0.0.0 and clients misbehave."""
+    flags = "-s -w"
+    if wanted.module == "kubernetes":
+        major, minor, _ = KUBERNETES.split(".")
+        base = "-X k8s.io/component-base/version.git"
+        flags += f" {base}Version=v{KUBERNETES} {base}Major={major} {base}Minor={minor}"
+    return flags
