@@ -243,7 +243,7 @@ _WIDTHS = [*range(8, 64, 4), *range(64, 128, 16), *range(128, 512, 32), *range(5
 
 
 @lru_cache(maxsize=4096)
-def shape_for(parameters: int, vocabulary: int, model: Model) -> Shape:
+def shape_for(parameters: int, vocabulary: int, model: Model, *, scalar_head: bool = False) -> Shape:
     """The decoder whose parameter count is nearest to `parameters`.
 
     Widths are multiples of 4 below 64, of 16 below 128, of 32 below 512, of 64 below 2,048 and of 128 above, so that
@@ -252,7 +252,7 @@ def shape_for(parameters: int, vocabulary: int, model: Model) -> Shape:
     that could be built.
     """
     shapes = [
-        shape_of_width(width, vocabulary, model, layers)
+        shape_of_width(width, vocabulary, model, layers).model_copy(update={"scalar_head": scalar_head})
         for width in _near(parameters, vocabulary, model)
         for layers in _depths(width, model, parameters, vocabulary)
     ]

@@ -6,6 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from sweep_analysis.document import digest_of
+from sweep_analysis.recipe import Hyperparameters, Training, resolve, shape_of, whole_batches
 from sweep_analysis.shape import Experts, Model, shape_for
 from sweep_operator import names
 from sweep_operator.acceptance import Accepted, accept
@@ -72,3 +73,95 @@ def test_a_token_meets_about_as_many_weights_among_experts_as_in_the_dense_block
     dense = shape_for(experts.active_parameters, 1000, Model(width=experts.width, layers=experts.layers))
     assert experts.active_parameters == pytest.approx(dense.parameters, rel=0.05)
     assert experts.parameters > 2 * experts.active_parameters
+
+
+def recipe(**fields: object) -> Training:
+    return Training.model_validate({"data": {"corpus": "Classics"}} | fields)
+
+
+def resolved(training: Training, parameters: int = 1_000_000, tokens: int = 20_000_000) -> Hyperparameters:
+    return resolve(training, shape_of(training, parameters).parameters, whole_batches(training, (tokens,)))
+
+
+def test_step_law_gives_the_papers_learning_rate_and_batch() -> None:
+    hyper = resolved(recipe(learningRate={"rule": "StepLaw"}, sequenceLength=2048), 500_000_000, 10_000_000_000)
+    N, D = hyper.shape.non_embedding_parameters, hyper.steps[-1] * hyper.batch_tokens
+    assert hyper.learning_rate == pytest.approx(1.79 * N**-0.713 * D**0.307)
+    assert 0.7 < hyper.batch_tokens / (0.58 * 1e10**0.571) < 1.5
+
+
+def test_the_critical_batch_grows_as_the_loss_falls() -> None:
+    few, many = (resolved(recipe(batchRule="Critical"), tokens=D).batch_tokens for D in (10**9, 10**11))
+    assert many > 2 * few
+
+
+def test_mu_transfer_keeps_the_peak_and_scales_by_width() -> None:
+    training = recipe(learningRate={"rule": "MuTransfer", "peak": 0.01, "baseWidth": 64})
+    small, large = resolved(training, 300_000), resolved(training, 30_000_000)
+    assert small.learning_rate == large.learning_rate == 0.01
+    assert large.width_ratio == 64 / large.shape.width
+
+
+def test_a_cosine_trains_every_token_count_from_the_first_step_and_saves_nothing() -> None:
+    branches = resolve(recipe(), *sized(recipe(), (10_000_000, 20_000_000)))
+    cosine = recipe(schedule={"kind": "Cosine", "final": 0.1})
+    separate = resolve(cosine, *sized(cosine, (10_000_000, 20_000_000)))
+    assert branches.share_saved == pytest.approx(1 - 1.15 / 1.5, abs=0.01)
+    assert separate.share_saved == 0
+
+
+def sized(training: Training, tokens: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    return shape_of(training, 1_000_000).parameters, whole_batches(training, tokens)
+
+
+FILE = {"path": "t", "vocabulary": 9}
+SOURCES = {"sources": [{"name": "web", "files": ["web.jsonl"]}]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"tokenizer": "HuggingFace"}, "tokenizerFile goes with tokenizer HuggingFace or Tiktoken"),
+        (
+            {"tokenizer": "Tiktoken", "tokenizerFile": FILE | {"endOfDocument": 8}},
+            "name the data under data.sources",
+        ),
+        (
+            {"data": SOURCES, "tokenizer": "HuggingFace", "tokenizerFile": FILE | {"endOfDocument": 9}},
+            r"endOfDocument \(9\) is not below vocabulary \(9\)",
+        ),
+        ({"documentMask": True}, "documentMask needs documents, which data.sources has"),
+        ({"objective": {"kind": "FineTuning"}}, "objective FineTuning reads documents of several fields"),
+        ({"objective": {"prompt": "q"}}, "objective.kind Pretraining reads no prompt"),
+        ({"batchTokens": 2048, "batchRule": "Critical"}, "batchRule Critical has no effect beside batchTokens"),
+        ({"learningRate": {"rule": "StepLaw", "peak": 0.1}}, r"learningRate\.rule StepLaw has no use for peak"),
+        ({"learningRate": {"rule": "MuTransfer", "peak": 0.1}}, "MuTransfer needs baseWidth"),
+        ({"schedule": {"kind": "Cosine", "decay": 0.2}}, "a cosine takes the whole run"),
+        ({"data": {"files": ["a.jsonl.gz"]}}, "files takes plain text; put a.jsonl.gz under sources"),
+        ({"data": SOURCES | {"files": ["a.txt"]}}, "exactly one of corpus, files and sources"),
+        ({"data": {"corpus": "Classics", "validationShare": 0.1}}, "validationShare is for sources"),
+        ({"model": {"experts": {"count": 4, "topK": 5}}}, r"experts\.topK \(5\) is more than experts\.count \(4\)"),
+        ({"model": {"family": "HuggingFace"}}, "that family needs it"),
+        ({"model": {"family": "HuggingFace", "architecture": "qwen3", "qkNorm": True}}, "are the Decoder family's"),
+    ],
+)
+def test_parts_that_contradict_each_other_are_refused_in_one_sentence(fields: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        recipe(**fields)
+
+
+def test_every_path_of_a_recipe_is_told_in_full() -> None:
+    training = recipe(
+        data={"sources": [{"name": "web", "files": ["web.jsonl", "saved/"]}]},
+        tokenizer="HuggingFace",
+        tokenizerFile={"path": "tokenizer.json", "vocabulary": 300, "endOfDocument": 0},
+        objective={"startFrom": "model.safetensors"},
+        evaluation={"tasks": [{"name": "quiz", "kind": "Cloze", "data": "quiz.jsonl"}]},
+    ).rooted(Path("/there"))
+    assert training.data.sources[0].files == ("/there/web.jsonl", "/there/saved/")
+    assert training.tokenizer_file is not None
+    assert training.tokenizer_file.path == "/there/tokenizer.json"
+    assert training.objective is not None
+    assert training.objective.start_from == "/there/model.safetensors"
+    assert training.evaluation is not None
+    assert training.evaluation.tasks[0].data == "/there/quiz.jsonl"
