@@ -1,4 +1,4 @@
-"""The trainer's commands: `train ORDER.json` and `prepare TRAINING.json`.
+"""The trainer's commands: `train [ORDER.json]` and `prepare TRAINING.json`.
 
 Owns reading the input and the exit status (`record.ExitStatus`). Imports torch only when a run has something to train,
 and after the signals are in place: the import takes seconds, and a SIGTERM meanwhile must be heard.
@@ -7,6 +7,7 @@ and after the signals are in place: the import takes seconds, and a SIGTERM mean
 import argparse
 import json
 import logging
+import os
 import sys
 import time
 import traceback
@@ -21,36 +22,50 @@ from sweep_analysis.rung import RunOrder
 from sweep_trainer.corpus import DataError
 from sweep_trainer.failure import RunError, explain
 from sweep_trainer.interruption import Interrupted, Interruption
-from sweep_trainer.report import Report
+from sweep_trainer.report import FINAL_SECONDS, LEAVING_SECONDS, Report, open_report
+
+ORDER = "SCALINGSWEEP_ORDER"
+"""Variable in which a pod is given its order, as JSON."""
 
 
-def train(order_path: str) -> int:
-    """Carry out the order in the file; returns the exit status. Never raises.
+def train(order_path: str | None = None) -> int:
+    """Carry out the order in the file, or in the environment without one; returns the exit status. Never raises.
 
     May be called in a process forked from one that has imported torch, as long as that one started no threads.
     """
     begun = time.monotonic()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     try:
-        order = RunOrder.model_validate_json(Path(order_path).read_bytes())
+        order = RunOrder.model_validate_json(Path(order_path).read_bytes() if order_path else os.environ[ORDER])
+    except KeyError:
+        _say(f"sweep_trainer train: name the order's file, or set {ORDER} to the order itself")
+        return ExitStatus.BAD_CONFIGURATION
     except (OSError, ValidationError) as error:
-        _say(f"sweep_trainer train: {_one_sentence(order_path, error)}")
+        _say(f"sweep_trainer train: {_one_sentence(order_path or ORDER, error)}")
         return ExitStatus.BAD_CONFIGURATION
     with Interruption() as interruption:
         interruption.nothing_to_save(True)
         try:
-            report = Report(order)
+            report = open_report(order)
         except OSError as error:
             _say(f"sweep_trainer train: {explain(error)[1]}")
             return ExitStatus.FAILED
-        try:
-            from sweep_trainer.train import run
+        status = _carried_out(order, interruption, report, begun)
+        interruption.nothing_to_save(False)  # a stop that comes now waits until the end is told
+        told = report.close(LEAVING_SECONDS if interruption.requested else FINAL_SECONDS)
+    return status if told else ExitStatus.INTERRUPTED  # the next attempt finds the records beside the checkpoints
 
-            run(order, interruption, report, begun=begun)
-        except Interrupted:
-            return ExitStatus.INTERRUPTED
-        except Exception as error:  # noqa: BLE001  # whatever it is, it ends in one sentence and an exit status
-            return _failed(report, error)
+
+def _carried_out(order: RunOrder, interruption: Interruption, report: Report, begun: float) -> int:
+    """Train; returns the exit status."""
+    try:
+        from sweep_trainer.train import run
+
+        run(order, interruption, report, begun=begun)
+    except Interrupted:
+        return ExitStatus.INTERRUPTED
+    except Exception as error:  # noqa: BLE001  # whatever it is, it ends in one sentence and an exit status
+        return _failed(report, error)
     return ExitStatus.DONE
 
 
@@ -102,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="sweep_trainer", description="Turn a run order into records.")
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("train", help="carry out a run order")
-    one.add_argument("order", metavar="ORDER.json")
+    one.add_argument("order", metavar="ORDER.json", nargs="?", help=f"its file (default: the JSON in ${ORDER})")
     two = commands.add_parser("prepare", help="check and prepare the data of a recipe; prints JSON")
     two.add_argument("training", metavar="TRAINING.json")
     two.add_argument("--root", default=".", help="folder at which relative paths start (default: this one)")

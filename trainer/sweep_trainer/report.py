@@ -1,11 +1,14 @@
-"""What a run tells its operator: progress, records, a failure; each a file that is whole or absent.
+"""What a run tells its operator: progress, records, a failure; as files that are whole or absent, or to the API server.
 
-Owns the files under `order.report` and the records that earlier attempts left there. Measures nothing.
+Owns the files under `order.report` and the records that earlier attempts left. On a cluster (`order.report` is `api`)
+all goes into the run's status, and records lie beside the checkpoints as well, so that an attempt that finds one finds
+the other. Measures nothing.
 """
 
 import json
 import logging
 import socket
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,24 +18,42 @@ from sweep_analysis.document import Document
 from sweep_analysis.record import Failure, FailureReason, Progress, Record, RecordSet
 from sweep_analysis.rung import RunOrder
 from sweep_trainer.files import write_atomically
+from sweep_trainer.outbox import Outbox
+from sweep_trainer.status_api import StatusApi, Unavailable, record_sets
+from sweep_trainer.termination import packed, write_termination_message
 
+API = "api"
+"""`RunOrder.report` of a run that reports to the API server."""
+FINAL_SECONDS = 60.0
+"""How long the end of a run waits for the API server; after that the termination message speaks."""
+LEAVING_SECONDS = 15.0
+"""The same for a run that was asked to stop, out of its grace period."""
+EARLIER_SECONDS = 60.0
+"""How long a later attempt waits to learn what earlier ones measured."""
 _LONGEST_MESSAGE = 1024
 
 log = logging.getLogger(__name__)
 
 
 class Report:
-    """The report folder of one attempt."""
+    """The report of one attempt."""
 
-    def __init__(self, order: RunOrder) -> None:
+    def __init__(self, order: RunOrder, status: StatusApi | None = None) -> None:
+        """To files, and with `status` to the API server."""
         self.order = order
-        self.folder = Path(order.report)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.records: dict[int, Record] = {}
+        self._status = status
+        self._outbox = Outbox(status) if status else None
+        self._failure: Failure | None = None
+        self.folder = Path(order.storage, "report") if status else Path(order.report)
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def progress(self, progress: Progress) -> None:
         """Say where the run stands; the last one wins."""
-        self._write("progress.json", progress)
+        if self._outbox:
+            self._outbox.progress(progress)
+        else:
+            self._write("progress.json", progress)
 
     def record(self, record: Record) -> None:
         """Add a record and write the complete set, so that no later write drops an earlier record."""
@@ -42,38 +63,86 @@ class Report:
     def carry_over(self) -> None:
         """Take up what earlier attempts measured; called once the run is ours alone and nobody adds to it."""
         self.records = self._earlier_records()
-        self._write_records()
-
-    def _write_records(self) -> None:
-        records = tuple(self.records[tokens] for tokens in sorted(self.records))
-        self._write(f"records-{self.order.attempt}.json", RecordSet(attempt=self.order.attempt, records=records))
+        if self.records or not self._outbox:
+            self._write_records()
 
     def failure(self, reason: FailureReason, message: str) -> None:
         """Say why this attempt ended without its records."""
         if len(message) > _LONGEST_MESSAGE:
             message = message[: _LONGEST_MESSAGE - 1] + "…"
-        failure = Failure(
+        self._failure = Failure(
             attempt=self.order.attempt, reason=reason, message=message, node=socket.gethostname(), at=now()
         )
-        self._write(f"failure-{self.order.attempt}.json", failure)
+        if self._outbox:
+            self._outbox.records(self._set)
+        else:
+            self._write(f"failure-{self.order.attempt}.json", self._failure)
+
+    def close(self, seconds: float) -> bool:
+        """Wait at most so long for the API server to hear all that counts; returns whether the operator will.
+
+        What was not heard goes into the termination message; so does the sentence of a failure that was.
+        """
+        if self._outbox is None:
+            return True
+        heard = self._outbox.close(seconds)
+        if not heard:
+            log.warning("the API server has not heard the records; they go into the termination message")
+            return write_termination_message(packed(self._set))
+        if self._failure is not None:
+            write_termination_message(f"{self._failure.reason}: {self._failure.message}")
+        return True
+
+    @property
+    def _set(self) -> RecordSet:
+        records = tuple(self.records[tokens] for tokens in sorted(self.records))
+        return RecordSet(attempt=self.order.attempt, records=records, failure=self._failure)
+
+    def _write_records(self) -> None:
+        self._write(f"records-{self.order.attempt}.json", self._set)
+        if self._outbox:
+            self._outbox.records(self._set)
 
     def _earlier_records(self) -> dict[int, Record]:
         """Records of this very configuration that earlier attempts measured; they are not measured again."""
         found: dict[int, Record] = {}
+        for record in (*self._in_files(), *self._in_status()):
+            mine = record.run.uid == self.order.uid and record.run.config_digest == self.order.config_digest
+            if mine and record.tokens in self.order.run.tokens:
+                found.setdefault(record.tokens, record)
+        return found
+
+    def _in_files(self) -> list[Record]:
+        found: list[Record] = []
         for path in sorted(self.folder.glob("records-*.json")):
             try:
-                records = RecordSet.model_validate_json(path.read_bytes()).records
+                found += RecordSet.model_validate_json(path.read_bytes()).records
             except (OSError, ValidationError) as error:
                 log.warning("%s is not a record set and is left out: %s", path, error)
-                continue
-            for record in records:
-                mine = record.run.uid == self.order.uid and record.run.config_digest == self.order.config_digest
-                if mine and record.tokens in self.order.run.tokens:
-                    found.setdefault(record.tokens, record)
         return found
+
+    def _in_status(self) -> list[Record]:
+        """What the run's own status holds; nothing when the API server does not say so in time."""
+        if self._status is None or self.order.attempt == 1:
+            return []
+        deadline, pause = time.monotonic() + EARLIER_SECONDS, 0.5
+        while True:
+            try:
+                return [record for each in record_sets(self._status.read()) for record in each.records]
+            except Unavailable as error:
+                if time.monotonic() + pause > deadline:
+                    log.warning("what earlier attempts measured is unknown: %s", error)
+                    return []
+            time.sleep(pause)
+            pause *= 2
 
     def _write(self, name: str, document: Document) -> None:
         write_atomically(self.folder / name, json.dumps(document.to_json(), indent=1).encode())
+
+
+def open_report(order: RunOrder) -> Report:
+    """Where the order says: a folder, or the API server. Raises OSError when that is not to be had."""
+    return Report(order, StatusApi.of_pod(order.name, order.uid) if order.report == API else None)
 
 
 def now() -> str:
