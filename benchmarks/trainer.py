@@ -5,7 +5,7 @@
 Three loops take turns, round after round, on the same batches and one thread each:
 
     bare      the decoder by autograd, fused AdamW, clip_grad_norm_: what one writes first
-    engine    the trainer's own step (`engine.PlainTorch`), and nothing around it
+    engine    the trainer's own step (`engines.plain.PlainTorch`), and nothing around it
     trainer   a whole run as `sweep_trainer train` carries it out: its loop, progress and learning curve on disk,
               checkpoints, without the evaluations that its records are for
 
@@ -28,7 +28,7 @@ import torch
 from sweep_analysis.recipe import Data, Hyperparameters, Training, resolve, shape_of, whole_batches
 from sweep_analysis.rung import Run, RunOrder
 from sweep_trainer.data import Prepared, prepare
-from sweep_trainer.engine import PlainTorch
+from sweep_trainer.engines.plain import PlainTorch
 from sweep_trainer.interruption import Interruption
 from sweep_trainer.model import Decoder
 from sweep_trainer.report import Report

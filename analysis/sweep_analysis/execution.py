@@ -61,6 +61,9 @@ class DeepSpeed(Document):
                 raise ValueError(f"config.zero_optimization.{key} has a field of its own beside config; set it there")
         return self
 
+    def __hash__(self) -> int:
+        return hash(self.content_digest)  # recipes are keys of caches, and `config` alone could be none
+
 
 class Checkpoints(Document):
     """Which checkpoints stay. The newest two always do, so that a damaged one costs little."""
@@ -119,5 +122,3 @@ class Execution(Document):
         if self.engine == "DeepSpeed" and self.compile:
             raise ValueError("compile is for engine: Torch; leave it out with DeepSpeed")
         return self
-
-

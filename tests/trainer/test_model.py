@@ -6,7 +6,7 @@ import torch
 
 from sweep_analysis.recipe import Data, Optimizer, Training, resolve, whole_batches
 from sweep_analysis.shape import Model, Shape, shape_for
-from sweep_trainer.engine import PlainTorch
+from sweep_trainer.engines.plain import PlainTorch
 from sweep_trainer.fused import FusedLoss, agrees
 from sweep_trainer.model import Decoder
 from sweep_trainer.optim import FlatAdamW, gradient_of

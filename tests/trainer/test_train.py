@@ -314,7 +314,7 @@ def test_memory_that_runs_out_is_told_apart(order: RunOrder, monkeypatch: pytest
     def starved(self: object, batch: object, rate: float) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte")
 
-    monkeypatch.setattr("sweep_trainer.engine.PlainTorch.step", starved)
+    monkeypatch.setattr("sweep_trainer.engines.plain.PlainTorch.step", starved)
     assert train(str(written(order))) == ExitStatus.FAILED
     assert failure_of(order).reason is FailureReason.OUT_OF_MEMORY
 
@@ -325,7 +325,7 @@ def test_an_error_of_our_own_ends_in_one_sentence_and_a_traceback_in_the_log(
     def broken(self: object, batch: object, rate: float) -> None:
         raise ZeroDivisionError("a mistake")
 
-    monkeypatch.setattr("sweep_trainer.engine.PlainTorch.step", broken)
+    monkeypatch.setattr("sweep_trainer.engines.plain.PlainTorch.step", broken)
     assert train(str(written(order))) == ExitStatus.CRASHED
     assert failure_of(order).message == "ZeroDivisionError: a mistake; the traceback is in the run's log"
     assert "Traceback" in capfd.readouterr().err

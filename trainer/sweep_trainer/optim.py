@@ -4,16 +4,15 @@ Owns the layout of parameters in memory: matrices in one buffer, which decay, ga
 buffers instead of thirty tensors make the update a handful of calls. Knows no schedule (`schedule.py`).
 """
 
-from collections.abc import Mapping
-
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from sweep_analysis.recipe import Optimizer
 
 _EPS = 1e-8
+MOMENTS = ("mean", "square")
+"""Prefixes under which a state holds a parameter's moments; every engine uses them, so that any reads any's state."""
+STEPS = "optimizer.steps"
 
 
 class FlatAdamW:
@@ -24,19 +23,21 @@ class FlatAdamW:
     """
 
     def __init__(self, model: nn.Module, recipe: Optimizer) -> None:
-        parameters = list(model.parameters())
+        named = dict(model.named_parameters())
         self.recipe = recipe
-        self.buffers = {
-            "matrices": _flatten([p for p in parameters if p.ndim > 1]),
-            "gains": _flatten([p for p in parameters if p.ndim == 1]),
+        self._groups = {
+            "matrices": {name: p for name, p in named.items() if p.ndim > 1},
+            "gains": {name: p for name, p in named.items() if p.ndim == 1},
         }
+        self.buffers = {name: _flatten(list(group.values())) for name, group in self._groups.items()}
         self._decay = {"matrices": recipe.weight_decay, "gains": 0.0}
         self._state = {
-            f"{name}.{kind}": torch.zeros(() if kind == "steps" else buffer.shape)
+            f"{name}.{kind}": torch.zeros_like(buffer, requires_grad=False)
             for name, buffer in self.buffers.items()
-            for kind in ("mean", "square", "steps")
+            for kind in MOMENTS
         }
-        self._clip = torch.tensor(recipe.clip_norm)
+        self._steps = torch.zeros((), device=self.buffers["matrices"].device)
+        self._clip = torch.tensor(recipe.clip_norm, device=self._steps.device)
 
     def zero_gradients(self) -> None:
         """Gradients stay allocated, as views of the flat ones, so that the backward pass adds into them."""
@@ -44,20 +45,23 @@ class FlatAdamW:
             gradient_of(buffer).zero_()
 
     @torch.no_grad()
-    def step(self, learning_rate: float) -> Tensor:
-        """Clip to the recipe's norm and update; returns the gradient norm before clipping, a scalar on the device."""
+    def step(self, learning_rate: float, overflow: Tensor | None = None) -> Tensor:
+        """Clip to the recipe's norm and update; returns the gradient norm before clipping, a scalar on the device.
+
+        Where `overflow` holds 1 the update is left out, without a look at it from the host.
+        """
         gradients = [gradient_of(buffer) for buffer in self.buffers.values()]
         norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
         shrink = (self._clip / (norm + 1e-6)).clamp_(max=1.0)
+        self._steps.add_(1) if overflow is None else self._steps.add_(1 - overflow)
         for (name, buffer), gradient in zip(self.buffers.items(), gradients, strict=True):
-            steps = self._state[f"{name}.steps"].add_(1)
             torch._fused_adamw_(
                 [buffer],
                 [gradient.mul_(shrink)],
                 [self._state[f"{name}.mean"]],
                 [self._state[f"{name}.square"]],
                 [],
-                [steps],
+                [self._steps],
                 lr=learning_rate,
                 beta1=self.recipe.beta1,
                 beta2=self.recipe.beta2,
@@ -65,21 +69,24 @@ class FlatAdamW:
                 eps=_EPS,
                 amsgrad=False,
                 maximize=False,
+                found_inf=overflow,
             )
         return norm
 
-    def state(self) -> dict[str, npt.NDArray[np.generic]]:
-        """Copies of parameters, moments and step counts, by name."""
-        return {name: tensor.detach().numpy().copy() for name, tensor in (self.buffers | self._state).items()}
+    def named(self) -> dict[str, Tensor]:
+        """All that training changes: each parameter, its moments under `mean.` and `square.`, and the steps done.
 
-    @torch.no_grad()
-    def load(self, tensors: Mapping[str, npt.NDArray[np.generic]]) -> None:
-        """Take up a state; the model's parameters, being views, follow. Raises KeyError or ValueError for another's."""
-        for name, tensor in (self.buffers | self._state).items():
-            found = tensors[name]
-            if found.shape != tuple(tensor.shape):
-                raise ValueError(f"{name} has shape {found.shape}, not {tuple(tensor.shape)}")
-            tensor.copy_(torch.from_numpy(np.array(found)))
+        The tensors are the optimizer's own: what is copied into them is taken up.
+        """
+        tensors = {STEPS: self._steps}
+        for group, parameters in self._groups.items():
+            at = 0
+            for name, p in parameters.items():
+                tensors[name] = p.data
+                for kind in MOMENTS:
+                    tensors[f"{kind}.{name}"] = self._state[f"{group}.{kind}"][at : at + p.numel()].view_as(p)
+                at += p.numel()
+        return tensors
 
 
 def gradient_of(parameter: Tensor) -> Tensor:

@@ -33,7 +33,8 @@ from sweep_analysis.rung import RunOrder
 from sweep_trainer import VERSION, checkpoint
 from sweep_trainer.checkpoint import Checkpoint, Position
 from sweep_trainer.data import Prepared, open_prepared
-from sweep_trainer.engine import Engine, PlainTorch, State
+from sweep_trainer.engines.plain import PlainTorch
+from sweep_trainer.engines.protocol import Engine, State
 from sweep_trainer.failure import RunError
 from sweep_trainer.files import write_atomically
 from sweep_trainer.interruption import Interrupted, Interruption

@@ -1,0 +1,73 @@
+"""The configuration that DeepSpeed receives.
+
+Owns its derivation from the recipe, as a pure function that needs neither torch nor DeepSpeed: `sweep_trainer
+deepspeed ORDER.json` prints what a run will be given. `training.deepspeed.config` is laid over it; keys that the
+recipe says already are refused where the recipe is read.
+"""
+
+from typing import Any
+
+from sweep_analysis.execution import DeepSpeed
+from sweep_analysis.recipe import Hyperparameters, Training
+
+
+def pieces_of(training: Training, hyper: Hyperparameters, world: int) -> tuple[int, int]:
+    """(sequences at a time, pieces of a step) of each rank; DeepSpeed wants pieces of one size.
+
+    The size is the largest that divides the rank's share and is not above `training.microBatch`. Raises ValueError when
+    the ranks cannot share the batch evenly.
+    """
+    sequences = hyper.batch_tokens // hyper.sequence_length
+    share, rest = divmod(sequences, world)
+    if rest:
+        raise ValueError(
+            f"a step of {sequences:,} sequences does not divide among {world} processes;"
+            f" set training.batchTokens to a multiple of {world * hyper.sequence_length:,}"
+        )
+    at_most = min(training.micro_batch or share, share)
+    micro = next(size for size in range(at_most, 0, -1) if share % size == 0)
+    return micro, share // micro
+
+
+def deepspeed_config(training: Training, hyper: Hyperparameters, world: int) -> dict[str, Any]:
+    """What `deepspeed.initialize` is given for a run on `world` processes. Raises ValueError as `pieces_of` does."""
+    asked = training.deepspeed or DeepSpeed()
+    micro, pieces = pieces_of(training, hyper, world)
+    generated: dict[str, Any] = {
+        "train_batch_size": micro * pieces * world,
+        "train_micro_batch_size_per_gpu": micro,
+        "gradient_accumulation_steps": pieces,
+        "gradient_clipping": hyper.optimizer.clip_norm,
+        "zero_optimization": _zero(asked),
+        "zero_allow_untested_optimizer": True,  # ours is torch's AdamW: DeepSpeed's own compiles for minutes
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 2**31,
+        "wall_clock_breakdown": False,
+    }
+    if hyper.precision == "bf16":
+        generated["bf16"] = {"enabled": True}
+    if hyper.precision == "fp16":
+        generated["fp16"] = {"enabled": True, "initial_scale_power": 16, "loss_scale_window": 2000, "hysteresis": 1}
+    return _laid_over(generated, asked.config)
+
+
+def _zero(asked: DeepSpeed) -> dict[str, Any]:
+    zero: dict[str, Any] = {"stage": asked.zero_stage}
+    if asked.zero_stage in (1, 2):
+        zero |= {"contiguous_gradients": True, "overlap_comm": False}
+    places = (("offload_optimizer", asked.offload_optimizer), ("offload_param", asked.offload_parameters))
+    for key, place in places:
+        if place is not None:
+            zero[key] = {"device": place.lower(), "pin_memory": True}
+            if place == "Nvme":
+                zero[key]["nvme_path"] = asked.nvme_path
+    return zero
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` over `below`; objects are merged, everything else is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _laid_over(merged[key], value) if both else value
+    return merged

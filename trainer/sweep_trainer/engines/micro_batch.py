@@ -1,0 +1,47 @@
+"""How a step is cut into pieces that one device can hold.
+
+Owns the size of the piece and halving it when memory runs out. The step stays the same step: as many sequences, each
+weighing as much, their gradients added up in another order at most.
+"""
+
+import logging
+from collections.abc import Iterator
+
+import torch
+
+from sweep_trainer.engines.protocol import Batch
+
+log = logging.getLogger(__name__)
+
+
+class MicroBatch:
+    """Sequences that are computed at a time; None until the first step says how many there are."""
+
+    def __init__(self, asked: int | None) -> None:
+        self.sequences = asked
+
+    def pieces(self, batch: Batch) -> Iterator[tuple[Batch, float]]:
+        """The batch in pieces, each with its share of the batch."""
+        size = min(self.sequences or len(batch), len(batch))
+        for start in range(0, len(batch), size):
+            piece = batch[start : start + size]
+            yield piece, len(piece) / len(batch)
+
+    def halve(self, sequences: int) -> bool:
+        """Take half as many from now on, of a step of so many; False when one at a time was too much already."""
+        size = min(self.sequences or sequences, sequences)
+        if size == 1:
+            return False
+        self.sequences = (size + 1) // 2
+        log.warning(
+            "the device's memory ran out: %d sequences at a time instead of %d; a step still has %d",
+            self.sequences,
+            size,
+            sequences,
+        )
+        return True
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an exception says that the device's memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError)

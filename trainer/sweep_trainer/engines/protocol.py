@@ -1,0 +1,50 @@
+"""What the training loop asks of an engine.
+
+Owns the protocol and the form of a state. A state is complete and engine-independent: every parameter under its name,
+its two Adam moments under `mean.` and `square.`, the steps done; so any engine at any number of processes goes on from
+what any other left. Knows no schedule, no files and no time.
+"""
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+State = dict[str, npt.NDArray[np.generic]]
+Batch = npt.NDArray[np.integer]
+
+
+class Engine(Protocol):
+    """Batches are (sequences, sequence_length + 1) token ids: of a training step, this rank's share of them."""
+
+    parameters: int
+    """N, all trainable parameters, counted on the built model."""
+    path: str
+    """How losses and gradients are computed, and why so; for the log."""
+
+    def step(self, batch: Batch, learning_rate: float) -> None:
+        """One optimizer step of all ranks. Its loss and gradient norm are read later, in bulk, so that no step waits
+        for them."""
+        ...
+
+    def measured(self) -> list[tuple[float, float]]:
+        """(loss in nats per token, gradient norm) of each step since the last call, over all ranks; all ranks call."""
+        ...
+
+    def evaluate(self, batch: Batch) -> float:
+        """Mean loss, nats per token, of this rank's batch, without training on it; all ranks call, each with as many
+        sequences."""
+        ...
+
+    def state(self) -> State:
+        """A copy of all that training changes, the whole of it on every rank; all ranks call."""
+        ...
+
+    def load(self, state: State) -> None:
+        """Take up a state; the next step is then what it would have been. Raises KeyError or ValueError when it is of
+        another model. All ranks call, with the same state."""
+        ...
+
+    def weights(self) -> State:
+        """The parameters by name, for the final model; all ranks call."""
+        ...

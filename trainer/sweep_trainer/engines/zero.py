@@ -1,0 +1,248 @@
+"""The engine of DeepSpeed: ZeRO 0-3, optimizer and parameter offload.
+
+Owns the conversation with DeepSpeed: its start without the operators that it would compile for minutes, the step in
+equal pieces, and its partitioned state gathered tensor by tensor into the engine-independent form. Its own checkpoint
+files are pickles and are never written nor read.
+"""
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sweep_analysis.execution import DeepSpeed
+from sweep_analysis.recipe import Hyperparameters, Training
+from sweep_trainer.engines import state as shares
+from sweep_trainer.engines.deepspeed_config import deepspeed_config
+from sweep_trainer.engines.plain import recompute_blocks
+from sweep_trainer.engines.protocol import Batch, State
+from sweep_trainer.engines.ranks import Ranks
+from sweep_trainer.model import Decoder
+from sweep_trainer.optim import MOMENTS, STEPS
+
+_DEEPSPEED_NAMES = dict(zip(MOMENTS, ("exp_avg", "exp_avg_sq"), strict=True))
+
+
+class Zero:
+    """One rank of DeepSpeed's. Needs a process group, also of one; `ranks.join` or Ray makes it."""
+
+    def __init__(self, training: Training, hyper: Hyperparameters, seed: int, threads: int, ranks: Ranks) -> None:
+        """Raises ValueError when the batch does not divide, or DeepSpeed refuses the configuration on this device."""
+        torch.set_num_threads(threads)
+        deepspeed = _imported()
+        config = deepspeed_config(training, hyper, ranks.world)
+        self._ranks = ranks
+        self._stage = (training.deepspeed or DeepSpeed()).zero_stage
+        self._sequences = config["train_micro_batch_size_per_gpu"]
+        self.model = Decoder(hyper.shape, hyper.sequence_length, seed)
+        self.parameters = sum(p.numel() for p in self.model.parameters())
+        self._shapes = {name: tuple(p.shape) for name, p in self.model.named_parameters()}
+        if training.activation_checkpointing:
+            recompute_blocks(self.model)
+        matrices: dict[str, Any] = {"params": [p for p in self.model.parameters() if p.ndim > 1]}
+        gains: dict[str, Any] = {"params": [p for p in self.model.parameters() if p.ndim == 1], "weight_decay": 0.0}
+        self._adam = torch.optim.AdamW(
+            [matrices, gains],
+            lr=hyper.learning_rate,
+            betas=(hyper.optimizer.beta1, hyper.optimizer.beta2),
+            weight_decay=hyper.optimizer.weight_decay,
+            fused=True,
+        )
+        deepspeed.init_distributed(verbose=False)  # takes up the group that is there
+        self._engine, self._zero, _, _ = deepspeed.initialize(
+            model=_Loss(self.model), optimizer=self._adam, config=config
+        )
+        self._gathered = deepspeed.zero.GatheredParameters
+        self._masters = self._begin_moments()
+        self.path = f"DeepSpeed {deepspeed.__version__}, ZeRO {self._stage}, {self._sequences} sequences at a time"
+        self._measured: list[tuple[Tensor, float]] = []
+
+    def step(self, batch: Batch, learning_rate: float) -> None:
+        for group in self._adam.param_groups:
+            group["lr"] = learning_rate
+        total = torch.zeros((), device=self._engine.device)
+        pieces = [batch[at : at + self._sequences] for at in range(0, len(batch), self._sequences)]
+        for place, piece in enumerate(pieces):
+            loss = self._engine(self._tensor(piece))
+            self._engine.backward(loss)
+            total += loss.detach() / len(pieces)
+            norm = self._norm_before_clipping() if place + 1 == len(pieces) else None
+            self._engine.step()
+        self._measured.append((total, float(self._engine.get_global_grad_norm() if norm is None else norm)))
+
+    def _norm_before_clipping(self) -> Tensor | None:
+        """In fp32 at stage 0 DeepSpeed wraps no optimizer and tells no norm; the gradients are averaged by now."""
+        if self._zero is not self._adam:
+            return None
+        norms = [torch.linalg.vector_norm(p.grad) for p in self.model.parameters() if p.grad is not None]
+        whole: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+        return whole
+
+    def measured(self) -> list[tuple[float, float]]:
+        taken, self._measured = self._measured, []
+        if not taken:
+            return []
+        losses = self._ranks.mean(torch.stack([loss for loss, _ in taken]).tolist())
+        return [(loss, norm) for loss, (_, norm) in zip(losses, taken, strict=True)]
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch) -> float:
+        self._engine.eval()
+        loss = self._engine(self._tensor(batch)).item()
+        self._engine.train()
+        return float(loss)
+
+    def state(self) -> State:
+        mine = shares.kept_by(self._state_shapes(), self._ranks)
+        state: State = {}
+        for name, p in self.model.named_parameters():
+            for kind in ("", *MOMENTS):
+                whole = self._whole(p, kind)  # a collective: also for what another rank keeps
+                if (full := f"{kind}.{name}" if kind else name) in mine:
+                    state[full] = whole.detach().to("cpu", torch.float32).numpy().reshape(self._shapes[name]).copy()
+        if STEPS in mine:
+            state[STEPS] = np.array(self._steps()[0].item(), dtype=np.float32)
+        return state
+
+    def load(self, state: State) -> None:
+        parameters = dict(self.model.named_parameters())
+
+        def take(name: str, value: Tensor) -> None:
+            kind, _, rest = name.partition(".")
+            if name == STEPS:
+                for steps in self._steps():
+                    steps.fill_(value.item())
+            elif kind in MOMENTS:
+                self._put(parameters[rest], value, kind)
+            else:
+                self._put(parameters[name], value, "")
+
+        shares.handed_out(state, self._state_shapes(), self._ranks, take)
+
+    def weights(self) -> State:
+        return {
+            name: self._whole(p, "").detach().to("cpu", torch.float32).numpy().reshape(self._shapes[name]).copy()
+            for name, p in self.model.named_parameters()
+        }
+
+    def _state_shapes(self) -> dict[str, tuple[int, ...]]:
+        moments = {f"{kind}.{name}": shape for kind in MOMENTS for name, shape in self._shapes.items()}
+        return self._shapes | moments | {STEPS: ()}
+
+    def _begin_moments(self) -> dict[int, Tensor]:
+        """Give every partition its moments before the first step, so that a state can be taken up.
+
+        Returns, at stage 0, the fp32 copy of each parameter by the parameter's id.
+        """
+        zero = self._zero
+        masters: dict[int, Tensor] = {}
+        if self._stage == 3:
+            flat = zero.fp32_partitioned_groups_flat
+        elif self._stage in (1, 2):
+            flat = zero.single_partition_of_fp32_groups
+        else:
+            pairs = [(p, p) for p in self.model.parameters()]
+            if zero is not self._adam:
+                groups = zip(zero.fp16_groups, zero.fp32_groups, strict=True)
+                pairs = [pair for low, high in groups for pair in zip(low, high, strict=True)]
+            masters = {id(low): high for low, high in pairs}
+            flat = list(masters.values())
+        for partition in flat:
+            if not self._adam.state[partition]:  # DeepSpeed has made it where it is swapped to a disk
+                self._adam.state[partition].update(
+                    step=torch.zeros((), device=partition.device),
+                    exp_avg=torch.zeros_like(partition, requires_grad=False),
+                    exp_avg_sq=torch.zeros_like(partition, requires_grad=False),
+                )
+        if self._stage in (1, 2):
+            from deepspeed.utils.mixed_precision_linkage import lazy_init_hp_params_optimizer_state
+
+            for group, partition in zip(zero.bit16_groups, flat, strict=True):
+                lazy_init_hp_params_optimizer_state(group, partition, self._adam.state)
+        return masters
+
+    def _steps(self) -> list[Tensor]:
+        return [state["step"] for state in self._adam.state.values() if "step" in state]
+
+    def _whole(self, p: nn.Parameter, kind: str) -> Tensor:
+        """The fp32 parameter, or its moment, from all partitions."""
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+        if self._stage == 0:
+            master = self._masters[id(p)]
+            whole: Tensor = self._adam.state[master][_DEEPSPEED_NAMES[kind]] if kind else master
+        elif kind:
+            whole = safe_get_full_optimizer_state(p, _DEEPSPEED_NAMES[kind])
+        else:
+            whole = safe_get_full_fp32_param(p)
+        return whole
+
+    def _put(self, p: nn.Parameter, value: Tensor, kind: str) -> None:
+        """The reverse of `_whole`; a parameter also reaches the copy that computes."""
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+        value = value.to(self._engine.device)
+        if self._stage == 3:
+            self._put_partition(p, value, kind)
+        elif self._stage == 0:
+            self._whole(p, kind).data.copy_(value)
+        elif kind:
+            safe_set_full_optimizer_state(p, value, _DEEPSPEED_NAMES[kind])
+        else:
+            safe_set_full_fp32_param(p, value)
+        if not kind:
+            if self._stage == 3:
+                with self._gathered([p], modifier_rank=0):
+                    if self._ranks.first:
+                        p.data.copy_(value)
+            else:
+                p.data.copy_(value)
+
+    def _put_partition(self, p: nn.Parameter, value: Tensor, kind: str) -> None:
+        """At stage 3 a rank sets its own piece; DeepSpeed's setter of whole tensors forgets the padding of the last."""
+        from deepspeed.utils import (
+            safe_get_local_fp32_param,
+            safe_get_local_optimizer_state,
+            safe_set_local_fp32_param,
+            safe_set_local_optimizer_state,
+        )
+
+        name = _DEEPSPEED_NAMES.get(kind)
+        here = safe_get_local_optimizer_state(p, name) if name else safe_get_local_fp32_param(p)
+        size = here.numel()
+        padded = torch.zeros(size * self._ranks.world, device=value.device)
+        padded[: value.numel()] = value.flatten()
+        piece = padded[self._ranks.rank * size : (self._ranks.rank + 1) * size].view_as(here)
+        if name:
+            safe_set_local_optimizer_state(p, piece, name)
+        else:
+            safe_set_local_fp32_param(p, piece)
+
+    def _tensor(self, batch: Batch) -> Tensor:
+        return torch.from_numpy(batch.astype(np.int64)).to(self._engine.device, non_blocking=True)
+
+
+class _Loss(nn.Module):
+    """What DeepSpeed wraps: tokens in, mean loss out."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.decoder.loss(tokens)
+
+
+def _imported() -> Any:
+    """DeepSpeed, on the CPU told so, and kept from compiling its shared-memory operator: over gloo the losses are the
+    same to the last digit."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
+    import deepspeed
+    from deepspeed.ops import __compatible_ops__ as compiled
+
+    compiled["deepspeed_shm_comm"] = False
+    return deepspeed
