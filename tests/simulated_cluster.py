@@ -21,7 +21,7 @@ from sweep_analysis.record import (
 )
 from sweep_analysis.rung import Run
 from sweep_operator.api import RunStatus, ScalingRun, ScalingSweep, SweepStatus
-from sweep_operator.clusters import ABSENT, Conflict, Ending, Event, Workload, WorkloadState
+from sweep_operator.clusters import ABSENT, PAUSED, Cause, Conflict, Ending, Event, Workload, WorkloadState
 from sweep_operator.conditions import timestamp
 from sweep_operator.policy import Policy
 from sweep_operator.reconcile import reconcile
@@ -53,6 +53,11 @@ class Outcome:
     """How much of the run was trained by then."""
 
 
+def _stopped(cause: Cause) -> Outcome:
+    """How an attempt ends that was told to."""
+    return Outcome(Ending.FAILED if cause.reason else Ending.INTERRUPTED, cause.reason, cause.message)
+
+
 @dataclass
 class World:
     """What training gives and what goes wrong."""
@@ -71,7 +76,7 @@ class SimulatedCluster:
     now: datetime = START
     children: dict[str, ScalingRun] = field(default_factory=dict)
     workloads: dict[tuple[str, int], Workload] = field(default_factory=dict)
-    stopping: set[tuple[str, int]] = field(default_factory=set)
+    stopping: dict[tuple[str, int], Cause] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     writes: list[str] = field(default_factory=list)
     started: list[tuple[str, int]] = field(default_factory=list)
@@ -115,7 +120,7 @@ class SimulatedCluster:
         outcome, due = self._plan(run, attempt)
         seconds = (self.now - datetime.fromisoformat(known.started_at or "")).total_seconds()
         if key in self.stopping:
-            outcome, due = replace(outcome, ending=Ending.INTERRUPTED, reason=None), min(seconds, due)
+            outcome, due = _stopped(self.stopping[key]), min(seconds, due)
         if seconds < due:
             return replace(known, gpu_seconds=seconds)
         ended = timestamp(datetime.fromisoformat(known.started_at or "") + timedelta(seconds=due))
@@ -136,8 +141,8 @@ class SimulatedCluster:
             self.started.append(key)
             self._wrote(f"start {run.metadata.name} {attempt}")
 
-    def stop(self, run: ScalingRun, attempt: int) -> None:
-        self.stopping.add((run.metadata.name, attempt))
+    def stop(self, run: ScalingRun, attempt: int, cause: Cause = PAUSED) -> None:
+        self.stopping.setdefault((run.metadata.name, attempt), cause)
 
     @property
     def busy(self) -> bool:

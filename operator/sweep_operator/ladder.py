@@ -27,6 +27,7 @@ from sweep_operator.api import (
     TARGET,
     Metadata,
     RungForecast,
+    RungProgress,
     RungState,
     RungStatus,
     RunSpec,
@@ -40,7 +41,7 @@ from sweep_operator.clusters import Event
 from sweep_operator.conditions import timestamp
 from sweep_operator.launch import Launch, launch_verdict
 from sweep_operator.names import config_digest, run_name
-from sweep_operator.outlook import summarise
+from sweep_operator.outlook import Obstacle, may_wait, progress_of, summarise
 from sweep_operator.policy import Policy
 
 MAX_REVISIONS = 3
@@ -55,6 +56,8 @@ class Decision:
 
     status: SweepStatus | None = None
     create: tuple[ScalingRun, ...] = ()
+    requeue_seconds: float | None = None
+    """When to look again for the sake of what was not worth a write now."""
     events: tuple[Event, ...] = ()
 
 
@@ -75,8 +78,17 @@ class _View:
         return all((child := self.child(rung, run)) is not None and child.status.finished for run in runs)
 
 
-def decide(sweep: ScalingSweep, children: tuple[ScalingRun, ...], policy: Policy, now: datetime) -> Decision:
-    """The next step of a sweep: a status to write, or children to create, or nothing."""
+def decide(
+    sweep: ScalingSweep,
+    children: tuple[ScalingRun, ...],
+    policy: Policy,
+    now: datetime,
+    obstacle: Obstacle | None = None,
+) -> Decision:
+    """The next step of a sweep: a status to write, or children to create, or nothing.
+
+    `obstacle` is what the last creation of a child met, and is shown; creation is asked for again nevertheless.
+    """
     accepted = accept(sweep, policy)
     view = _View(sweep, children, now, {child.metadata.name: child for child in children})
     spent = budget.spent_on(children)
@@ -89,12 +101,14 @@ def decide(sweep: ScalingSweep, children: tuple[ScalingRun, ...], policy: Policy
     if not (sweep.spec.suspend or sweep.spec.abort or objection):
         settled, told = _advance(view, settled, accepted)
         objection = _objection(view, settled)
-    status, events = summarise(sweep, settled, children, now, over_budget=objection)
+    status, events = summarise(sweep, settled, children, now, over_budget=objection, obstacle=obstacle)
+    wait = None
     if status != sweep.status:
-        return Decision(status=status, events=(*told, *events))
-    if sweep.spec.suspend or sweep.spec.abort or objection:
-        return Decision()
-    return Decision(create=_missing(view))
+        wait = may_wait(sweep.status, status, now)
+        if wait is None:
+            return Decision(status=status, events=(*told, *events))
+    stands = sweep.spec.suspend or sweep.spec.abort or objection
+    return Decision(create=() if stands else _missing(view), requeue_seconds=wait)
 
 
 def _current(status: SweepStatus) -> RungStatus | None:
@@ -121,8 +135,15 @@ def _settle(view: _View, accepted: Accepted, spent: Spent) -> SweepStatus:
         )
         for r in rungs
     }
-    counted = tuple(r.changed(spent=by_rung[r.name, r.revision]) for r in rungs)
+    counted = tuple(r.changed(spent=by_rung[r.name, r.revision], progress=_progress(view, r)) for r in rungs)
     return old.changed(rungs=counted, spent=spent)
+
+
+def _progress(view: _View, rung: RungStatus) -> RungProgress | None:
+    if rung.state not in (RungState.FORECAST, RungState.RUNNING, RungState.DIAGNOSING):
+        return rung.progress
+    children = [view.child(rung, run) for run in (*rung.runs, *rung.experiments)]
+    return progress_of(rung, children, view.now) if any(children) else rung.progress
 
 
 def _objection(view: _View, status: SweepStatus) -> str | None:

@@ -8,11 +8,13 @@ either one new status or one thing to do, never both.
     Running ── failed, may be retried ──▶ Waiting ── after a back-off ──▶ next attempt
     Running ── failed, may not ──▶ Failed ── retryToken ──▶ Waiting
     any ── the sweep is aborted ──▶ Aborted, once its processes are gone
+
+An attempt that cannot start (no node, no image) or has gone silent is told to end, and the reason is kept with it.
 """
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -20,16 +22,23 @@ from sweep_analysis.record import Failure, FailureReason, Record
 from sweep_analysis.scale import format_scale
 from sweep_operator.api import Attempt, RunState, RunStatus, ScalingRun, ScalingSweep, SweepSpec
 from sweep_operator.budget import trained_tokens
-from sweep_operator.clusters import Ending, Event, Workload, WorkloadState
+from sweep_operator.clusters import PAUSED, Cause, Ending, Event, Workload, WorkloadState
 from sweep_operator.conditions import timestamp
+from sweep_operator.run_conditions import conditions_of
 
 FINAL = {FailureReason.DIVERGED, FailureReason.BAD_CONFIGURATION, FailureReason.RECORD_REFUSED}
 """Failures that a retry would only repeat."""
 KEPT_ATTEMPTS, KEPT_FAILURES = 20, 10
 ACCOUNTING_SECONDS = 10.0
-"""GPU-seconds of a running attempt are persisted in steps of this."""
+"""What a running attempt uses is written down in steps of this, at least, and of a tenth of what it used so far."""
+BUDGET_STEP = 0.01
+"""Where a budget bounds it: in steps of this share of what is left, so that they grow finer as the end comes near."""
 FLOPS_STEPS = 20
-"""FLOPs of a running attempt are persisted in so many steps, or every report of progress would be a write."""
+"""FLOPs of a running attempt are counted in so many steps, or every report of progress would be a write."""
+STOPPING_SECONDS = 5.0
+"""How often an attempt that was told to end is looked at, though its end is news of its own."""
+WORTH_TELLING_SECONDS = 60.0
+"""A wait shorter than this is not worth a write."""
 
 
 class Wanted(StrEnum):
@@ -54,6 +63,8 @@ class RunDecision:
 
     status: RunStatus | None = None
     do: Do = Do.NOTHING
+    cause: Cause = PAUSED
+    """Why, where it is told to stop."""
     events: tuple[Event, ...] = ()
     requeue_seconds: float | None = None
 
@@ -69,14 +80,24 @@ def wanted_of(sweep: ScalingSweep) -> Wanted:
 
 def decide(sweep: ScalingSweep, run: ScalingRun, workload: Workload, now: datetime) -> RunDecision:
     """The next step of a run; `workload` is what is known of its newest attempt."""
+    counted = run.changed(status=_with_records(run))
+    decision = _decide(sweep, counted, workload, now)
+    status = decision.status
+    if status is None and counted.status != run.status:
+        decision, status = RunDecision(status=counted.status), counted.status
+    if status is None:
+        return decision
+    conditions = conditions_of(status, workload, run.metadata.generation, now)
+    return replace(decision, status=status.changed(conditions=conditions))
+
+
+def _decide(sweep: ScalingSweep, run: ScalingRun, workload: Workload, now: datetime) -> RunDecision:
+    """The next step, where every valid record has been accepted."""
     wanted = wanted_of(sweep)
-    counted = _with_records(sweep, run)
-    if counted != run.status:
-        return RunDecision(status=counted)
     status = run.status
     last = status.attempts[-1] if status.attempts else None
     if last is not None and last.ended_at is None:
-        return _running(sweep, run, last, workload, wanted, now)
+        return _open(sweep, run, last, workload, wanted, now)
     if status.finished:
         return _finished(sweep, run, wanted)
     if wanted is Wanted.ABORT:
@@ -88,7 +109,11 @@ def decide(sweep: ScalingSweep, run: ScalingRun, workload: Workload, now: dateti
         return RunDecision(requeue_seconds=max(0.01, wait))
     attempt = Attempt(attempt=status.attempt + 1, started_at=timestamp(now))
     opened = _with_attempts(status, (*status.attempts, attempt)).changed(
-        attempt=attempt.attempt, state=RunState.QUEUED, not_before=None, retry_token=sweep.spec.retry_token
+        attempt=attempt.attempt,
+        state=RunState.QUEUED,
+        workload=None,
+        not_before=None,
+        retry_token=sweep.spec.retry_token,
     )
     return RunDecision(status=opened)
 
@@ -101,11 +126,10 @@ def _finished(sweep: ScalingSweep, run: ScalingRun, wanted: Wanted) -> RunDecisi
     return RunDecision()
 
 
-def _running(
+def _open(
     sweep: ScalingSweep, run: ScalingRun, attempt: Attempt, workload: Workload, wanted: Wanted, now: datetime
 ) -> RunDecision:
     """An attempt is open: start what was promised, watch it, end it, or write down how it ended."""
-    status = run.status
     if workload.state is WorkloadState.ABSENT:
         if wanted is Wanted.RUN:
             return RunDecision(do=Do.START)
@@ -115,25 +139,78 @@ def _running(
     if workload.state is WorkloadState.ENDED:
         closed = _closed(sweep, run, attempt, workload, wanted, now)
         return RunDecision(status=closed, events=_ending_events(run, closed))
-    if wanted is not Wanted.RUN or _silent(sweep.spec, run, attempt, workload.started_at, now):
-        return RunDecision(do=Do.STOP, requeue_seconds=1.0)
-    state = RunState.QUEUED if workload.state is WorkloadState.PENDING else RunState.RUNNING
-    seconds = workload.gpu_seconds
-    if state is not status.state or seconds - attempt.gpu_seconds >= ACCOUNTING_SECONDS:
-        watched = attempt.changed(gpu_seconds=max(seconds, attempt.gpu_seconds))
-        return RunDecision(status=_with_attempts(status, (*status.attempts[:-1], watched)).changed(state=state))
-    return RunDecision(requeue_seconds=ACCOUNTING_SECONDS)
+    if wanted is not Wanted.RUN:
+        return _stop(PAUSED)
+    if workload.state is WorkloadState.PENDING:
+        return _pending(sweep.spec, run, attempt, workload, now)
+    return _running(sweep, run, attempt, workload, now)
 
 
-def _silent(spec: SweepSpec, run: ScalingRun, attempt: Attempt, since: str | None, until: datetime) -> bool:
-    """Whether an attempt that runs `since` then had reported no step for longer than the sweep bears, at `until`."""
-    if since is None:
-        return False
+def _stop(cause: Cause) -> RunDecision:
+    """Tell it to end; told again now and then, for a request that was lost."""
+    return RunDecision(do=Do.STOP, cause=cause, requeue_seconds=STOPPING_SECONDS)
+
+
+def _pending(spec: SweepSpec, run: ScalingRun, attempt: Attempt, workload: Workload, now: datetime) -> RunDecision:
+    """Nothing runs yet: wait, tell what for once that is worth it, and give up where waiting is no use."""
+    if workload.reason is not None:
+        return _stop(Cause(workload.reason, workload.message))
+    waited = (now - datetime.fromisoformat(attempt.started_at)).total_seconds()
+    placed = workload.reference is not None
+    if placed and waited > spec.limits.pending_seconds:
+        said = f"pending for more than limits.pendingSeconds ({spec.limits.pending_seconds}): {workload.message}"
+        return _stop(Cause(FailureReason.UNSCHEDULABLE, said))
+    status = run.status
+    requeue = max(0.01, spec.limits.pending_seconds - waited + 0.01)
+    if workload.waiting and (waited >= WORTH_TELLING_SECONDS or not placed):
+        told = next((c.reason for c in status.conditions if c.type == "Queued"), "")
+        if told != workload.waiting or status.workload != workload.reference:
+            return RunDecision(status=status.changed(workload=workload.reference))
+        return RunDecision(requeue_seconds=requeue)
+    if waited < WORTH_TELLING_SECONDS:
+        requeue = min(requeue, WORTH_TELLING_SECONDS - waited + 0.01)
+    return RunDecision(requeue_seconds=requeue)
+
+
+def _running(sweep: ScalingSweep, run: ScalingRun, attempt: Attempt, workload: Workload, now: datetime) -> RunDecision:
+    """It runs: write that down once, what it uses in steps, and end it when it has been silent for too long."""
+    status, limit = run.status, sweep.spec.limits.progress_seconds
+    silent = (now - _last_sign(run, attempt, workload)).total_seconds()
+    if silent > limit:
+        return _stop(Cause(FailureReason.NO_PROGRESS, f"no step in {limit} s (limits.progressSeconds)"))
+    flops = max(status.flops, _flops(sweep, run, steps_of=FLOPS_STEPS))
+    seconds = max(workload.gpu_seconds, attempt.gpu_seconds)
+    seconds_step, flops_step = _accounting_steps(sweep, attempt)
+    due = seconds - attempt.gpu_seconds >= seconds_step or flops - status.flops >= flops_step
+    if status.state is not RunState.RUNNING or due:
+        watched = attempt.changed(gpu_seconds=seconds)
+        noted = _with_attempts(status, (*status.attempts[:-1], watched))
+        return RunDecision(
+            status=noted.changed(state=RunState.RUNNING, flops=flops, workload=workload.reference or status.workload)
+        )
+    devices = max(1, run.spec.placement.gpus_per_node)
+    account = (attempt.gpu_seconds + seconds_step - seconds) / devices
+    return RunDecision(requeue_seconds=max(0.1, min(limit - silent + 0.01, account)))
+
+
+def _accounting_steps(sweep: ScalingSweep, attempt: Attempt) -> tuple[float, float]:
+    """By how many device-seconds and by how many FLOPs an attempt must have grown to be worth a write."""
+    spec, spent = sweep.spec.budget, sweep.status.spent
+    seconds, flops = attempt.gpu_seconds / 10, math.inf
+    if spec.gpu_hours is not None:
+        seconds = min(seconds, BUDGET_STEP * (spec.gpu_hours * 3600 - spent.gpu_seconds))
+    if spec.flops is not None:
+        flops = max(0.0, BUDGET_STEP * (spec.flops - spent.flops)) or math.inf
+    return max(ACCOUNTING_SECONDS, seconds), flops
+
+
+def _last_sign(run: ScalingRun, attempt: Attempt, workload: Workload) -> datetime:
+    """When a running attempt last gave a sign of life: a step, or its start."""
     progress = run.status.progress
-    signs = [attempt.started_at, since]
+    signs = [attempt.started_at, workload.started_at or attempt.started_at]
     if progress is not None and progress.attempt == attempt.attempt:
         signs.append(progress.last_updated)
-    return until - datetime.fromisoformat(max(signs)) > timedelta(seconds=spec.limits.progress_seconds)
+    return max(datetime.fromisoformat(sign) for sign in signs)
 
 
 def _closed(
@@ -141,7 +218,7 @@ def _closed(
 ) -> RunStatus:
     """The status after an attempt whose processes are gone."""
     status = run.status
-    failure = _failure(sweep, run, attempt, workload, wanted, now)
+    failure = _failure(run, attempt, workload, now)
     complete = len(status.accepted) == len(run.spec.run.tokens)
     outcome = "Succeeded" if complete else failure.reason if failure else str(workload.ending)
     ended = attempt.changed(
@@ -150,7 +227,7 @@ def _closed(
         gpu_seconds=max(workload.gpu_seconds, attempt.gpu_seconds),
     )
     status = _with_attempts(status, (*status.attempts[:-1], ended))
-    status = status.changed(flops=max(status.flops, _flops(sweep, run)))
+    status = status.changed(flops=max(status.flops, _flops(sweep, run)), workload=workload.reference or status.workload)
     if complete:
         return status.changed(state=RunState.SUCCEEDED)
     if wanted is Wanted.ABORT:
@@ -164,9 +241,7 @@ def _closed(
     return status.changed(state=RunState.WAITING, not_before=timestamp(now + _back_off(run, counted)))
 
 
-def _failure(
-    sweep: ScalingSweep, run: ScalingRun, attempt: Attempt, workload: Workload, wanted: Wanted, now: datetime
-) -> Failure | None:
+def _failure(run: ScalingRun, attempt: Attempt, workload: Workload, now: datetime) -> Failure | None:
     """The failure that counts, or None for an end that is not the run's fault."""
     reason, message = workload.reason, workload.message
     if workload.ending is Ending.COMPLETED:
@@ -176,18 +251,14 @@ def _failure(
         reason = FailureReason.RECORD_REFUSED
         message = f"the trainer ended without a valid record at {', '.join(format_scale(t) for t in due)} tokens"
         if run.status.refused_records:
-            message += f"; {run.status.refused_records} records were refused"
-    elif workload.ending is Ending.INTERRUPTED and wanted is Wanted.RUN:
-        ended = datetime.fromisoformat(workload.ended_at) if workload.ended_at else now
-        if not _silent(sweep.spec, run, attempt, workload.started_at, ended):
-            return None
-        reason, message = FailureReason.NO_PROGRESS, f"no step in {sweep.spec.limits.progress_seconds} s"
+            message += f"; {run.status.refused_records} were refused, the last because {run.status.refusal}"
     elif workload.ending is not Ending.FAILED:
         return None
     return Failure(
         attempt=attempt.attempt,
         reason=reason or FailureReason.CRASHED,
         message=(message or "the trainer ended without saying why")[:1024],
+        node=workload.node,
         at=timestamp(now),
     )
 
@@ -220,28 +291,30 @@ def _with_attempts(status: RunStatus, attempts: tuple[Attempt, ...]) -> RunStatu
     return status.changed(attempts=kept, earlier_gpu_seconds=earlier)
 
 
-def _with_records(sweep: ScalingSweep, run: ScalingRun) -> RunStatus:
-    """The status with each valid record accepted once, the others counted, and the FLOPs of the steps trained."""
+def _with_records(run: ScalingRun) -> RunStatus:
+    """The status with each valid record accepted once and the others counted."""
     status = run.status
     accepted = {record.tokens: record for record in status.accepted}
-    refused = 0
+    refused, refusal = 0, ""
     for reported in status.records:
+        if reported.refused is not None:
+            refused, refusal = refused + reported.refused.documents, reported.refused.reason
         for record in reported.records:
-            if objection_to(record, reported.attempt, run):
-                refused += 1
+            objection = objection_to(record, reported.attempt, run)
+            if objection:
+                refused, refusal = refused + 1, objection
             else:
                 accepted.setdefault(record.tokens, record)
-    flops = max(status.flops, _flops(sweep, run, steps_of=FLOPS_STEPS))
     return status.changed(
-        accepted=tuple(accepted[tokens] for tokens in sorted(accepted)), refused_records=refused, flops=flops
+        accepted=tuple(accepted[tokens] for tokens in sorted(accepted)), refused_records=refused, refusal=refusal
     )
 
 
 def _flops(sweep: ScalingSweep, run: ScalingRun, steps_of: int | None = None) -> float:
     """6·N·D of the steps trained, as progress tells; rounded down to 1/`steps_of` of the run where that is given."""
     progress = run.status.progress
-    if progress is None:
-        return 0.0
+    if progress is None:  # an own trainer that reports no steps: what its records say
+        return max((record.flops.six_nd for record in run.status.accepted), default=0.0)
     share = min(1.0, progress.step / progress.steps)
     if steps_of is not None:
         share = math.floor(share * steps_of) / steps_of

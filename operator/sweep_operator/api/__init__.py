@@ -4,7 +4,17 @@ Owns field names, defaults, limits and the sentences of a refused document. Judg
 """
 
 from sweep_operator.api.run import Attempt, RunSpec, RunState, RunStatus, ScalingRun, WorkloadReference
-from sweep_operator.api.status import Condition, RungForecast, RungState, RungStatus, Spent, SweepStatus, TargetStatus
+from sweep_operator.api.status import (
+    Condition,
+    Printed,
+    RungForecast,
+    RungProgress,
+    RungState,
+    RungStatus,
+    Spent,
+    SweepStatus,
+    TargetStatus,
+)
 from sweep_operator.api.sweep import (
     API_VERSION,
     TARGET,
@@ -34,10 +44,12 @@ __all__ = [
     "Ladder",
     "Metadata",
     "Placement",
+    "Printed",
     "RunSpec",
     "RunState",
     "RunStatus",
     "RungForecast",
+    "RungProgress",
     "RungRuns",
     "RungSpec",
     "RungState",

@@ -8,6 +8,7 @@ from pydantic import Field
 from sweep_analysis.document import Document
 from sweep_analysis.record import Failure, Progress, Record, RecordSet
 from sweep_analysis.rung import Run
+from sweep_operator.api.status import Condition
 from sweep_operator.api.sweep import Metadata
 from sweep_operator.api.workload import Placement
 
@@ -64,6 +65,8 @@ class RunStatus(Document):
     records: tuple[RecordSet, ...] = ()
     """As reported, one set for each attempt."""
     state: RunState = RunState.QUEUED
+    conditions: tuple[Condition, ...] = ()
+    """Queued, Running, Succeeded, and Preempted once it ever was: derived from the state, never read by a decision."""
     attempt: int = 0
     workload: WorkloadReference | None = None
     """Of the newest attempt, once it was seen: it is never made a second time."""
@@ -76,6 +79,9 @@ class RunStatus(Document):
     """Those that count, the newest ten."""
     counted_failures: int = 0
     refused_records: int = 0
+    """Reported, and not a valid record of this run."""
+    refusal: str = Field(default="", max_length=1024)
+    """Why the newest of them was not taken."""
     retry_token: str = ""
     """The sweep's retryToken that this run has answered."""
     not_before: str | None = None

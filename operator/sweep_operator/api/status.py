@@ -1,7 +1,7 @@
 """ScalingSweep.status: what the operator has seen, forecast and decided. Nothing in it is edited by a user."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -12,15 +12,27 @@ from sweep_analysis.gate import Thresholds, Verdict
 from sweep_analysis.rung import Run
 
 
-class Condition(Document):
-    """A Kubernetes condition."""
+Time = Annotated[str, Field(max_length=40)]
+"""RFC 3339, UTC."""
+Digest = Annotated[str, Field(max_length=80)]
+"""`sha256:…`"""
 
-    type: str
+
+class Condition(Document):
+    """A Kubernetes condition: one fact about the object, whether it holds, why, and since when."""
+
+    type: str = Field(max_length=64)
+    """What is said, such as Succeeded."""
     status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
     reason: str = Field(max_length=128)
+    """Why, in one documented word."""
     message: str = Field(default="", max_length=2048)
+    """Why, in a sentence with its numbers, and what would be right."""
     observed_generation: int = 0
-    last_transition_time: str = ""
+    """The generation of the spec that this was said of."""
+    last_transition_time: Time = ""
+    """When `status` last changed."""
 
 
 class RungState(StrEnum):
@@ -40,9 +52,12 @@ class RungState(StrEnum):
 class RungForecast(Document):
     """What was expected of a rung and by which thresholds it is judged; written before its runs, never rewritten."""
 
-    time: str
+    time: Time
+    """When it was written."""
     outcome: Forecast | NoForecast
+    """The forecast, or why nothing could be forecast."""
     thresholds: Thresholds
+    """By which the rung is judged, whatever the spec says later."""
 
 
 class Spent(Document):
@@ -51,42 +66,78 @@ class Spent(Document):
     flops: float = 0.0
     """6·N·D over all steps trained."""
     gpu_seconds: float = 0.0
+    """Allocated devices times the time they were held."""
     diagnosis_flops: float = 0.0
+    """Of the FLOPs, those of diagnosis runs."""
     diagnosis_gpu_seconds: float = 0.0
+    """Of the GPU-seconds, those of diagnosis runs."""
+
+
+class RungProgress(Document):
+    """How far a rung is, its diagnosis runs included; written at most every ten seconds."""
+
+    total: int
+    """Runs of the rung."""
+    done: int = 0
+    """Runs that succeeded."""
+    running: int = 0
+    """Runs with an open attempt."""
+    failed: int = 0
+    """Runs that failed for good."""
+    share: float = 0.0
+    """Of the rung's FLOPs that was trained, in steps of 0.05; 1 once every run has ended."""
+    eta_seconds: float | None = None
+    """Until its last run ends, as the trainers expect; None while that cannot be told."""
+    last_updated: Time = ""
+    """When this was written."""
 
 
 class RungStatus(Document):
     """One revision of one rung: re-running a rung makes a new revision, and both are kept."""
 
-    name: str
-    revision: int = 1
+    name: str = Field(max_length=12)
+    """As in the ladder, or `target`."""
+    revision: int = Field(default=1, ge=1)
+    """1, and one more each time the rung was retuned and run again."""
     state: RungState = RungState.PENDING
-    runs: tuple[Run, ...] = ()
+    """Where the rung stands."""
+    runs: tuple[Run, ...] = Field(default=(), max_length=64)
     """The runs as resolved: exact parameter counts, whole batches."""
     forecast: RungForecast | None = None
-    experiments: tuple[Run, ...] = ()
+    """Written before the rung's first run exists, and never changed."""
+    experiments: tuple[Run, ...] = Field(default=(), max_length=64)
     """Diagnosis runs that were asked for."""
     verdict: Verdict | None = None
-    approved: str | None = None
+    """What the gate said of the rung, with every check's outcome and numbers."""
+    approved: Digest | None = None
     """Digest of the verdict that a person accepted; latched."""
+    progress: RungProgress | None = None
+    """From the first run on."""
     loss: float | None = None
     """Lowest accepted validation loss, nats per token."""
     spent: Spent = Spent()
-    started_at: str | None = None
-    finished_at: str | None = None
+    """On this revision of the rung."""
+    started_at: Time | None = None
+    """When its first runs were asked for."""
+    finished_at: Time | None = None
+    """When it was judged for the last time."""
 
 
 class Law(Document):
     """The law by which forecasts are made, after the newest promoted rung."""
 
-    name: str
-    parameters: dict[str, Interval]
+    name: str = Field(max_length=40)
+    """As in spec.law."""
+    parameters: dict[str, Interval] = Field(max_length=16)
     """Posterior constants, each with its interval."""
     records: int
-    fit_status: str
+    """How many records it rests on."""
+    fit_status: str = Field(max_length=40)
     """Of a fit to the records alone, without prior: whether they pin the law down by themselves."""
-    phase: str
-    pattern: str
+    phase: str = Field(max_length=40)
+    """ColdStart, Scaling or Plateau."""
+    pattern: str = Field(max_length=40)
+    """How the ladder scales: Ordinal, Emergent, OutOfData, OutOfCompute or Slow."""
 
 
 class TargetStatus(Document):
@@ -103,23 +154,52 @@ class TargetStatus(Document):
     optimal_parameters: Interval | None = None
     """N of the compute-optimal split of the same compute."""
     optimal_tokens: Interval | None = None
+    """D of the compute-optimal split of the same compute."""
     observed: float | None = None
-    message: str = ""
+    """The target's loss, once it was trained; nats per token."""
+    message: str = Field(default="", max_length=2048)
+    """Why the target is not forecast, or not launched."""
+
+
+class Printed(Document):
+    """What `kubectl get` prints: short texts, derived from the rest and read by nothing."""
+
+    rung: str = Field(default="", max_length=40)
+    """The rung that is being climbed."""
+    runs: str = Field(default="", max_length=40)
+    """Of that rung's runs: done / all."""
+    loss: str = Field(default="", max_length=40)
+    """Mean loss of the newest rung with one, nats per token."""
+    forecast: str = Field(default="", max_length=80)
+    """What that mean was forecast to be, with its interval."""
+    verdict: str = Field(default="", max_length=80)
+    """Of the newest judged rung."""
+    target: str = Field(default="", max_length=80)
+    """The target's loss: as forecast, with its interval, or as observed."""
+    gpu_hours: str = Field(default="", max_length=40)
+    """Spent so far."""
 
 
 class SweepStatus(Document):
     """Everything known of a sweep."""
 
     observed_generation: int = 0
-    conditions: tuple[Condition, ...] = ()
-    frozen: dict[str, str] = Field(default_factory=dict)
+    """The generation of the spec that this status follows from."""
+    conditions: tuple[Condition, ...] = Field(default=(), max_length=16)
+    """Accepted, Progressing, Suspended, AwaitingApproval, Consistent, Finished and Succeeded."""
+    frozen: dict[str, Digest] = Field(default_factory=dict, max_length=16)
     """Digests of the frozen parts of the spec, by field, from the first forecast on."""
-    rungs: tuple[RungStatus, ...] = ()
+    rungs: tuple[RungStatus, ...] = Field(default=(), max_length=128)
     """In the order of the ladder, revisions of a rung one after another; the target last, under the name `target`."""
     law: Law | None = None
+    """The law that forecasts are made by."""
     target: TargetStatus = TargetStatus()
+    """What the target will reach and cost."""
     spent: Spent = Spent()
-    phase: str = "Pending"
+    """By the whole sweep."""
+    printed: Printed | None = None
+    """For `kubectl get`."""
+    phase: str = Field(default="Pending", max_length=40)
     """Derived from the conditions for the printed column only."""
 
     def condition(self, kind: str) -> Condition | None:

@@ -2,14 +2,30 @@
 
 from sweep_operator.clusters.port import (
     ABSENT,
+    PAUSED,
+    Cause,
     Cluster,
     Conflict,
     Ending,
     Event,
     NameTaken,
+    NotNow,
     StartRefused,
     Workload,
     WorkloadState,
 )
 
-__all__ = ["ABSENT", "Cluster", "Conflict", "Ending", "Event", "NameTaken", "StartRefused", "Workload", "WorkloadState"]
+__all__ = [
+    "ABSENT",
+    "PAUSED",
+    "Cause",
+    "Cluster",
+    "Conflict",
+    "Ending",
+    "Event",
+    "NameTaken",
+    "NotNow",
+    "StartRefused",
+    "Workload",
+    "WorkloadState",
+]

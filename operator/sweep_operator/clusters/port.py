@@ -1,6 +1,6 @@
 """The port between the reconcilers and the place where runs happen; one contract suite runs on every adapter.
 
-Owns the `Cluster` protocol and its few values. Adapters: `local` (processes on this machine); Kubernetes Jobs follow.
+Owns the `Cluster` protocol and its few values. Adapters: `local` (processes on this machine) and `kubernetes` (Jobs).
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,16 @@ class Conflict(Exception):  # noqa: N818 - the word of the Kubernetes API
 
 class NameTaken(Exception):  # noqa: N818 - a finding, not a fault of the program
     """An object of the child's name stands there and is not ours; the text says which, and what to do."""
+
+
+class NotNow(Exception):  # noqa: N818 - a finding, not a fault of the program
+    """The place takes nothing more at present and may later (a quota, remains of a deleted namesake): ask again."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        """CamelCase, for a condition."""
+        self.message = message
 
 
 class StartRefused(Exception):  # noqa: N818 - a finding, not a fault of the program
@@ -57,8 +67,11 @@ class Workload:
     state: WorkloadState
     ending: Ending | None = None
     reason: FailureReason | None = None
-    """For a failed ending, as told from the evidence (exit status, signal, the trainer's own failure document)."""
+    """For a failed ending, as told from the evidence (exit status, signal, the trainer's own failure document). For a
+    pending workload: what keeps it from ever starting, so that waiting on is no use."""
     message: str = ""
+    waiting: str = ""
+    """What a pending workload waits for: a CamelCase reason, explained by `message`."""
     started_at: str | None = None
     ended_at: str | None = None
     gpu_seconds: float = 0.0
@@ -69,6 +82,18 @@ class Workload:
 
 
 ABSENT = Workload(WorkloadState.ABSENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why an attempt is told to end; it is kept with the attempt, so that whoever sees the end knows."""
+
+    reason: FailureReason | None = None
+    """The failure as which the end counts; None where it is no fault of the run."""
+    message: str = ""
+
+
+PAUSED = Cause(message="the sweep wants it to pause")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +117,10 @@ class Cluster(Protocol):
         """All runs the sweep owns, with the trainers' progress and records in their status."""
 
     def create_run(self, run: ScalingRun) -> None:
-        """Create it; a run of that name with the same owner UID counts as success. Raises NameTaken otherwise."""
+        """Create it; a run of that name with the same owner and spec counts as success.
+
+        Raises NameTaken when that name is somebody else's, NotNow when the place has no room for it.
+        """
 
     def write_sweep_status(self, sweep: ScalingSweep, status: SweepStatus) -> None:
         """Replace the status of the sweep as read. Raises Conflict when it changed meanwhile."""
@@ -106,11 +134,16 @@ class Cluster(Protocol):
     def start(self, sweep: ScalingSweep, run: ScalingRun, attempt: int) -> None:
         """Start the attempt's processes; starting what was started already does nothing.
 
-        Raises StartRefused when it can never start as described, NameTaken when its name is somebody else's.
+        Raises StartRefused when it can never start as described, NameTaken when its name is somebody else's, NotNow
+        when the place has no room for it.
         """
 
-    def stop(self, run: ScalingRun, attempt: int) -> None:
-        """Ask the attempt's processes to checkpoint and end; may be repeated, and insists after a grace period."""
+    def stop(self, run: ScalingRun, attempt: int, cause: Cause = PAUSED) -> None:
+        """Ask the attempt's processes to checkpoint and end; may be repeated, and insists after a grace period.
+
+        The first cause is the one that counts: an attempt stopped as a failure ends Failed with its reason, any other
+        ends Interrupted, unless it was complete before.
+        """
 
     def emit(self, sweep: ScalingSweep, event: Event) -> None:
         """Show an event. Never raises; an event lost with a crash is not repeated."""

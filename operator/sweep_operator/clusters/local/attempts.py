@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sweep_analysis.document import Document
 from sweep_analysis.record import ExitStatus, Failure, FailureReason
-from sweep_operator.clusters import Ending, Workload, WorkloadState
+from sweep_operator.clusters import PAUSED, Cause, Ending, Workload, WorkloadState
 from sweep_operator.clusters.local.processes import Ended, Identity
 
 
@@ -64,12 +64,18 @@ class AttemptFile(Document):
 
 
 def how_it_ended(
-    ended: Ended, *, asked: Asked | None, failure: Failure | None, log: Path, memory_ran_out: bool
+    ended: Ended,
+    *,
+    asked: Asked | None,
+    failure: Failure | None,
+    log: Path,
+    memory_ran_out: bool,
+    cause: Cause = PAUSED,
 ) -> tuple[Ending, FailureReason | None, str]:
     """Ending, reason and a sentence.
 
-    `asked`: why we had told it to stop, if we had. `failure`: the trainer's own words. `memory_ran_out`: the kernel
-    ended some process for want of memory while this one ran.
+    `asked`: on whose behalf it was told to stop, if it was; `cause`: for what. `failure`: the trainer's own words.
+    `memory_ran_out`: the kernel ended some process for want of memory while this one ran.
     """
     status = ended.status
     if status == ExitStatus.DONE:
@@ -83,6 +89,8 @@ def how_it_ended(
         how = "stopped without a last checkpoint" if killed else "checkpointed and stopped"
         if asked is Asked.LEAVING:
             return Ending.PREEMPTED, None, f"{how}: the driver was told to leave"
+        if cause.reason is not None:
+            return Ending.FAILED, cause.reason, cause.message
         return Ending.INTERRUPTED, None, how
     if status == ExitStatus.INTERRUPTED:
         return Ending.PREEMPTED, None, "asked to stop by somebody else"

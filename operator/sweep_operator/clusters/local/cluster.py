@@ -17,7 +17,7 @@ from pathlib import Path
 from sweep_analysis.recipe import Training, resolve
 from sweep_analysis.rung import RunOrder
 from sweep_operator.api import RunStatus, ScalingRun, ScalingSweep, SweepStatus
-from sweep_operator.clusters import ABSENT, Ending, Event, Workload, WorkloadState
+from sweep_operator.clusters import ABSENT, PAUSED, Cause, Ending, Event, Workload, WorkloadState
 from sweep_operator.clusters.local import memory
 from sweep_operator.clusters.local.attempts import Asked, AttemptFile, how_it_ended
 from sweep_operator.clusters.local.files import signature, this_host, write_atomically
@@ -43,6 +43,7 @@ class _Job:
     bytes: int
     file: AttemptFile | None = None
     asked: Asked | None = None
+    cause: Cause = PAUSED
     asked_at: float = 0.0
     killed: bool = False
     memory_kills: int = 0
@@ -111,12 +112,12 @@ class LocalCluster:
         self._queue.sort(key=lambda job: -job.run.spec.run.flops)  # the longest first, so that the last one ends early
         self._fill_slots()
 
-    def stop(self, run: ScalingRun, attempt: int) -> None:
+    def stop(self, run: ScalingRun, attempt: int, cause: Cause = PAUSED) -> None:
         name = f"{run.metadata.name}/{attempt}"
         self._queue = [job for job in self._queue if job.id != name]
         job = self._running.get(name)
         if job:
-            self._ask(job, Asked.STOP)
+            self._ask(job, Asked.STOP, cause)
 
     @property
     def busy(self) -> bool:
@@ -245,6 +246,7 @@ class LocalCluster:
         ending, reason, message = how_it_ended(
             ended,
             asked=job.asked,
+            cause=job.cause,
             failure=self.store.failure(name, job.attempt),
             log=self.store.folder(name) / "log",
             memory_ran_out=memory.processes_ended_for_memory() > job.memory_kills,
@@ -264,10 +266,10 @@ class LocalCluster:
             ),
         )
 
-    def _ask(self, job: _Job, why: Asked) -> None:
+    def _ask(self, job: _Job, why: Asked, cause: Cause = PAUSED) -> None:
         """Tell a trainer to checkpoint and end; once, however often it is wanted."""
         if job.asked is None:
-            job.asked, job.asked_at = why, time.monotonic()
+            job.asked, job.cause, job.asked_at = why, cause, time.monotonic()
             self._signal(job.id, signal.SIGTERM)
 
     def _signal(self, name: str, number: int) -> None:
