@@ -7,6 +7,7 @@ two kinds are kept as JSON and read on demand.
 
 import json
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -71,6 +72,11 @@ class Store(Generic[P]):
         """The objects whose controlling owner has that UID, by name."""
         with self._lock:
             return [self._objects[key] for key in sorted(self._index.get(("owner", uid), ()))]
+
+    def by_uid(self, uid: str) -> P | None:
+        """The object with that UID."""
+        with self._lock:
+            return next((self._objects[key] for key in self._index.get(("uid", uid), ())), None)
 
     def of_run(self, namespace: str, run: str) -> Sequence[P]:
         """The objects labelled with that run's name, by name."""
@@ -155,7 +161,7 @@ class Store(Generic[P]):
 
 def _entries(identity: Identity) -> list[Hashable]:
     """Under what an object can be found beside its name."""
-    entries: list[Hashable] = []
+    entries: list[Hashable] = [("uid", identity.uid)]
     if identity.owner_uid:
         entries.append(("owner", identity.owner_uid))
     if identity.run:
@@ -170,17 +176,47 @@ class Document:
     identity: Identity
     generation: int
     body: bytes
+    substance: int
+    """A checksum of all but the trainer's progress and the version: two that agree differ in progress at most."""
+    finished: str
+    """Reason of a sweep's Finished condition where it is True."""
 
 
 def document_of(document: dict[str, Any]) -> Document:
     """The projection of a ScalingSweep or a ScalingRun."""
-    metadata = {name: value for name, value in document["metadata"].items() if name != "managedFields"}
-    body = json.dumps({**document, "metadata": metadata}, separators=(",", ":"), ensure_ascii=False).encode()
-    return Document(identity_of(document), int(metadata.get("generation") or 0), body)
+    metadata = dict(document["metadata"])
+    metadata.pop("managedFields", None)
+    status = dict(document.get("status") or {})
+    progress = status.pop("progress", None)
+    head = _json({"apiVersion": document["apiVersion"], "kind": document["kind"], "metadata": metadata})
+    spec, rest = _json(document.get("spec") or {}), _json(status)
+    if progress is not None:
+        status["progress"] = progress
+    body = b'%b,"spec":%b,"status":%b}' % (head[:-1], spec, _json(status) if progress is not None else rest)
+    described = _json(
+        [metadata.get(name) for name in ("labels", "annotations", "ownerReferences", "deletionTimestamp")]
+    )
+    conditions = status.get("conditions") or ()
+    finished = next((c["reason"] for c in conditions if c["type"] == "Finished" and c["status"] == "True"), "")
+    return Document(
+        identity=identity_of(document),
+        generation=int(metadata.get("generation") or 0),
+        body=body,
+        substance=zlib.crc32(described, zlib.crc32(rest, zlib.crc32(spec))),
+        finished=finished,
+    )
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 class UnreadableError(Exception):
     """An object holds what this version does not know (a newer version wrote it); it is left alone."""
+
+    def __init__(self, identity: Identity, message: str) -> None:
+        super().__init__(message)
+        self.identity = identity
 
 
 class DocumentStore(Store[Document], Generic[M]):
@@ -203,7 +239,7 @@ class DocumentStore(Store[Document], Generic[M]):
         try:
             model = self._model.model_validate_json(known.body)
         except ValidationError as error:
-            raise UnreadableError(_sentence(self._model.__name__, identity, error)) from None
+            raise UnreadableError(identity, _sentence(self._model.__name__, identity, error)) from None
         with self._lock:
             self._read[key] = model
             while len(self._read) > self._kept:

@@ -73,6 +73,11 @@ class Watch:
         return self._synced.is_set()
 
     @property
+    def alive(self) -> bool:
+        """Whether its thread runs, or has yet to be started."""
+        return self._thread.ident is None or self._thread.is_alive()
+
+    @property
     def stale_seconds(self) -> float:
         """Time since the server last said anything; while a watch is healthy at most a bookmark's period."""
         return time.monotonic() - self._heard

@@ -1,0 +1,235 @@
+"""The assembly: stores and their watches, the Lease, the queue and its workers, health and metrics, in their order.
+
+Owns start and end. A standby runs all but the workers: its stores are warm, so that it can work the moment it leads.
+
+    start:   servers → watches → every store synced → election … leading → every key queued, workers begin
+    SIGTERM: no more keys, no more renewals → passes in hand end → gate closed → Lease released   (under ten seconds)
+    lost:    the process ends at once, without cleaning up: another may be writing already
+"""
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from sweep_operator.clusters.kubernetes.cache import Caches, Store, UnreadableError
+from sweep_operator.clusters.kubernetes.client import Api
+from sweep_operator.clusters.kubernetes.events import EventSender
+from sweep_operator.clusters.kubernetes.resources import JOBS, PODS, RUN_LABEL, RUNS, SWEEPS, Resource
+from sweep_operator.clusters.kubernetes.watch import Watch, WatchTimes
+from sweep_operator.controller.health import Page, Server, verdict
+from sweep_operator.controller.lease import Election, LeaseTimes
+from sweep_operator.controller.measures import Measures, OperatorCollector
+from sweep_operator.controller.passes import LiveCluster, Passes
+from sweep_operator.controller.queue import Key, WorkQueue
+from sweep_operator.controller.routing import Router
+from sweep_operator.controller.workers import Workers
+from sweep_operator.metrics import Observed, SweepCollector
+from sweep_operator.policy import Policy
+
+log = logging.getLogger(__name__)
+
+STUCK_SECONDS = 300.0
+"""A pass that takes longer will never end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one operator process runs."""
+
+    namespaces: tuple[str, ...] = ()
+    """Watched ones; every namespace when empty."""
+    workers: int = 4
+    lease_namespace: str = "default"
+    lease_name: str = "scalingsweep-operator"
+    identity: str = field(default_factory=lambda: f"{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}")
+    lease: LeaseTimes = field(default_factory=LeaseTimes)
+    watch: WatchTimes = field(default_factory=WatchTimes)
+    health_port: int | None = None
+    metrics_port: int | None = None
+    resync_seconds: float = 600.0
+
+
+def end_at_once(reason: str) -> None:
+    """End the process without another instruction of its own: a thread may be about to write."""
+    log.critical("no longer the leader: %s; ending", reason)
+    logging.shutdown()
+    os._exit(1)
+
+
+class Operator:
+    """One operator process. `api` writes under the Lease's gate, `lease_api` keeps the Lease, on shorter patience."""
+
+    def __init__(
+        self,
+        api: Api,
+        lease_api: Api,
+        policy: Policy,
+        settings: Settings,
+        adapter: Callable[[Api, Caches, EventSender], LiveCluster],
+        on_lost: Callable[[str], None] = end_at_once,
+    ) -> None:
+        self.caches = Caches.empty()
+        self.queue: WorkQueue[Key] = WorkQueue()
+        self.measures = Measures()
+        self._settings = settings
+        self._events = EventSender(api, settings.identity)
+        self._leads = threading.Event()
+        self._stopping = threading.Event()
+        self._router = Router(self.caches, self.queue, self._leads.is_set)
+        self._watches = list(_watches(api, self.caches, settings))
+        self.election = Election(
+            lease_api,
+            settings.lease_namespace,
+            settings.lease_name,
+            settings.identity,
+            self._begin,
+            on_lost,
+            settings.lease,
+        )
+        api.may_write = lambda: self.election.leading
+        cluster = adapter(api, self.caches, self._events)
+        self._workers = Workers(self.queue, Passes(cluster, policy, self._events.tell), self.measures, settings.workers)
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(SweepCollector(self._observe))
+        self._registry.register(
+            OperatorCollector(
+                self.measures,
+                self.queue,
+                self._watches,
+                (api, lease_api),
+                lambda: self.election.leading,
+                lambda: self._events.dropped,
+            )
+        )
+        self._servers: list[Server] = []
+        self._started = time.monotonic()
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set."""
+        self.start(stop)
+        while not stop.wait(self._settings.resync_seconds * random.uniform(0.9, 1.1)):  # noqa: S311 - jitter, no secret
+            if self._leads.is_set():
+                self._router.everything(within_seconds=self._settings.resync_seconds / 2)
+        self.stop()
+
+    def start(self, stop: threading.Event | None = None) -> None:
+        """Listen, fill the stores, then ask for the Lease; returns early when `stop` is set meanwhile."""
+        self._servers = _servers(self._settings, self.unhealthy, self.unready, self._scrape)
+        for watch in self._watches:
+            watch.start()
+        for watch in self._watches:
+            while not watch.wait_synced(0.2):
+                if stop is not None and stop.is_set():
+                    return
+        log.info(
+            "stores synced in %.1f s: %d sweeps, %d runs, %d jobs, %d pods",
+            time.monotonic() - self._started,
+            len(self.caches.sweeps),
+            len(self.caches.runs),
+            len(self.caches.jobs),
+            len(self.caches.pods),
+        )
+        self.election.start()
+
+    def stop(self) -> None:
+        """End in order; what hangs is given up in time."""
+        self._stopping.set()
+        self.queue.close()
+        self.election.stop_renewing()
+        self._workers.join(2.0)
+        self._events.stop(1.0)
+        self.election.resign()
+        if self._workers.join(4.0):
+            self.election.release()
+        for server in self._servers:
+            server.close()
+        for watch in self._watches:
+            watch.stop()
+
+    def unhealthy(self) -> dict[str, str]:
+        """What only a restart can heal."""
+        wrong: dict[str, str] = {}
+        if self._stopping.is_set():
+            return wrong
+        seconds, key = self._workers.longest_pass
+        if seconds > STUCK_SECONDS:
+            wrong["workers"] = f"the pass over {key} has been going on for {seconds:.0f} s"
+        if not self._workers.alive:
+            wrong["workers"] = "a worker has ended"
+        for watch in self._watches:
+            if not watch.alive:
+                wrong[f"watch-{watch.resource.plural}"] = "its thread has ended"
+        return wrong
+
+    def unready(self) -> dict[str, str]:
+        """Why what is known of the cluster may be old, or not whole yet."""
+        wrong = dict(self.unhealthy())
+        if self._stopping.is_set():
+            wrong["stopping"] = "the process is ending"
+        longest = 2 * self._settings.watch.silence_seconds
+        for watch in self._watches:
+            name = f"watch-{watch.resource.plural}" + (f"-{watch.namespace}" if watch.namespace else "")
+            if not watch.synced:
+                wrong[name] = f"not listed yet: {watch.trouble or 'listing'}"
+            elif watch.stale_seconds > longest:
+                wrong[name] = f"silent for {watch.stale_seconds:.0f} s: {watch.trouble or 'waiting'}"
+        return wrong
+
+    def _begin(self) -> None:
+        """This process leads: look at everything once, and at every change from now on."""
+        if self._stopping.is_set():
+            return
+        self._leads.set()
+        self._router.everything()
+        self._events.start()
+        self._workers.start()
+
+    def _observe(self) -> Iterator[Observed]:
+        """Every sweep with its runs, read anew; one that cannot be read has no series."""
+        for known in self.caches.sweeps.all():
+            try:
+                sweep = self.caches.sweeps.read(known)
+                runs = [self.caches.runs.read(run) for run in self.caches.runs.owned_by(known.identity.uid)]
+            except UnreadableError:
+                continue
+            yield Observed(sweep, runs)
+
+    def _scrape(self) -> Page:
+        return Page(200, "text/plain; version=0.0.4; charset=utf-8", generate_latest(self._registry))
+
+
+def _watches(api: Api, caches: Caches, settings: Settings) -> Iterator[Watch]:
+    """One for each resource and namespace. Of Jobs and Pods only those that carry a run's label are asked for."""
+    watched: Sequence[tuple[Resource, Store, str]] = (  # type: ignore[type-arg] # stores of four kinds side by side
+        (SWEEPS, caches.sweeps, ""),
+        (RUNS, caches.runs, ""),
+        (JOBS, caches.jobs, RUN_LABEL),
+        (PODS, caches.pods, RUN_LABEL),
+    )
+    for resource, store, selector in watched:
+        for namespace in settings.namespaces or (None,):
+            yield Watch(api, resource, store, namespace, selector, settings.watch)
+
+
+def _servers(
+    settings: Settings,
+    unhealthy: Callable[[], dict[str, str]],
+    unready: Callable[[], dict[str, str]],
+    scrape: Callable[[], Page],
+) -> list[Server]:
+    """Probes and metrics, on one port or on two."""
+    probes = {"/healthz": verdict(unhealthy), "/readyz": verdict(unready)}
+    if settings.health_port is not None and settings.health_port == settings.metrics_port:
+        return [Server(settings.health_port, {**probes, "/metrics": scrape})]
+    servers = []
+    if settings.health_port is not None:
+        servers.append(Server(settings.health_port, probes))
+    if settings.metrics_port is not None:
+        servers.append(Server(settings.metrics_port, {"/metrics": scrape}))
+    return servers

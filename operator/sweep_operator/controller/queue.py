@@ -1,0 +1,142 @@
+"""A work queue of keys: each is held once, worked on by one worker at a time, and retried ever more slowly.
+
+Owns order, delays and back-off. Does not know what a key means.
+"""
+
+import heapq
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
+
+FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 0.005, 1000.0
+
+
+class Key(NamedTuple):
+    """One object to look at."""
+
+    kind: str
+    """ScalingSweep or ScalingRun."""
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+K = TypeVar("K", bound=tuple[str, ...])
+
+
+class WorkQueue(Generic[K]):
+    """First in, first out. A key that is added while it is worked on comes again afterwards, once."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._ready: deque[K] = deque()
+        self._since: dict[K, float] = {}
+        """When a waiting key was added; a key is in `_ready` or is worked on, never both."""
+        self._working: set[K] = set()
+        self._due: dict[K, float] = {}
+        self._later: list[tuple[float, K]] = []
+        """A heap; entries that `_due` no longer confirms are skipped."""
+        self._failures: dict[K, int] = {}
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Keys that could be worked on now."""
+        return len(self._since)
+
+    @property
+    def delayed(self) -> int:
+        """Keys that wait for their time."""
+        return len(self._due)
+
+    @property
+    def oldest_seconds(self) -> float:
+        """For how long the first key has been waiting."""
+        with self._changed:
+            return self._clock() - self._since[self._ready[0]] if self._ready else 0.0
+
+    def add(self, key: K) -> None:
+        """Work on it soon."""
+        with self._changed:
+            self._add(key)
+
+    def add_after(self, key: K, seconds: float) -> None:
+        """Work on it in so many seconds; of several times the earliest counts."""
+        with self._changed:
+            due = self._clock() + seconds
+            if self._closed or due >= self._due.get(key, float("inf")):
+                return
+            self._due[key] = due
+            heapq.heappush(self._later, (due, key))
+            self._changed.notify()
+
+    def retry(self, key: K) -> float:
+        """Work on it again after a pause that doubles with each retry; returns the pause in seconds."""
+        with self._changed:
+            failures = self._failures.get(key, 0)
+            self._failures[key] = failures + 1
+        pause = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(failures, 30))
+        pause *= random.uniform(0.75, 1.25)  # noqa: S311 - jitter, no secret
+        self.add_after(key, pause)
+        return pause
+
+    def forget(self, key: K) -> None:
+        """It went well: the next retry begins with the shortest pause."""
+        with self._changed:
+            self._failures.pop(key, None)
+
+    def get(self) -> K | None:
+        """The next key, waiting for one; None once the queue is closed. Every key that is got must be `done`."""
+        with self._changed:
+            while True:
+                wait = self._promote()
+                if self._closed:
+                    return None
+                if self._ready:
+                    key = self._ready.popleft()
+                    del self._since[key]
+                    self._working.add(key)
+                    return key
+                self._changed.wait(wait)
+
+    def done(self, key: K) -> None:
+        """The worker has finished with it."""
+        with self._changed:
+            self._working.discard(key)
+            if key in self._since:
+                self._ready.append(key)
+                self._changed.notify()
+
+    def close(self) -> None:
+        """Give out nothing more; whoever waits is told."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _add(self, key: K) -> None:
+        if self._closed or key in self._since:
+            return
+        self._since[key] = self._clock()
+        if key not in self._working:
+            self._ready.append(key)
+            self._changed.notify()
+
+    def _promote(self) -> float | None:
+        """Move what is due; returns the seconds until the next is, or None."""
+        now = self._clock()
+        while self._later:
+            due, key = self._later[0]
+            if self._due.get(key) != due:
+                heapq.heappop(self._later)
+            elif due <= now:
+                heapq.heappop(self._later)
+                del self._due[key]
+                self._add(key)
+            else:
+                return due - now
+        return None

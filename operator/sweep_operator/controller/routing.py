@@ -1,0 +1,75 @@
+"""From what the stores learn to what must be looked at again.
+
+Owns which change wakes which key. A run's every change but progress wakes its sweep as well; progress alone wakes both
+now and then, so that a thousand chatty trainers cost no more than quiet ones.
+"""
+
+import random
+from collections.abc import Callable
+
+from sweep_operator.clusters.kubernetes.cache import Caches, Change, Document
+from sweep_operator.clusters.kubernetes.resources import RUNS, SWEEPS
+from sweep_operator.clusters.kubernetes.views import Identity, JobView, PodView
+from sweep_operator.controller.queue import Key, WorkQueue
+
+PROGRESS_SECONDS = 10.0
+"""A change of progress alone is looked at after so long, together with all that came in the meantime."""
+
+
+class Router:
+    """Puts keys into the queue while `active` says so; a standby keeps its stores warm and its queue empty."""
+
+    def __init__(self, caches: Caches, queue: WorkQueue[Key], active: Callable[[], bool]) -> None:
+        self._caches = caches
+        self._queue = queue
+        self._active = active
+        caches.sweeps.listen(self._sweep_changed)
+        caches.runs.listen(self._run_changed)
+        caches.jobs.listen(self._workload_changed)
+        caches.pods.listen(self._workload_changed)
+
+    def everything(self, within_seconds: float = 0.0) -> None:
+        """Look at every object: at once when the Lease is got, or spread over a time as insurance against our own
+        mistakes (a resync)."""
+        for kind, store in ((SWEEPS.kind, self._caches.sweeps), (RUNS.kind, self._caches.runs)):
+            for known in store.all():
+                key = Key(kind, known.identity.namespace, known.identity.name)
+                if within_seconds:
+                    self._queue.add_after(key, random.uniform(0.0, within_seconds))  # noqa: S311 - spread, no secret
+                else:
+                    self._queue.add(key)
+
+    def _sweep_changed(self, change: Change[Document]) -> None:
+        if not self._active():
+            return
+        identity, old, new = change.identity, change.old, change.new
+        self._queue.add(Key(SWEEPS.kind, identity.namespace, identity.name))
+        wished = old is None or new is None or old.generation != new.generation or old.finished != new.finished
+        if wished:  # suspend, abort, retry and the end of a budget are wishes about the runs
+            for child in self._caches.runs.owned_by(identity.uid):
+                self._queue.add(Key(RUNS.kind, identity.namespace, child.identity.name))
+
+    def _run_changed(self, change: Change[Document]) -> None:
+        if not self._active():
+            return
+        identity, old, new = change.identity, change.old, change.new
+        keys = [Key(RUNS.kind, identity.namespace, identity.name)]
+        if sweep := self._sweep_of(identity):
+            keys.append(sweep)
+        progress_only = old is not None and new is not None and old.substance == new.substance
+        for key in keys:
+            if progress_only:
+                self._queue.add_after(key, PROGRESS_SECONDS)
+            else:
+                self._queue.add(key)
+
+    def _workload_changed(self, change: Change[JobView] | Change[PodView]) -> None:
+        identity = change.identity
+        if identity.run and self._active():
+            self._queue.add(Key(RUNS.kind, identity.namespace, identity.run))
+
+    def _sweep_of(self, run: Identity) -> Key | None:
+        """By owner where the owner is known, since labels may be edited; else by label."""
+        owner = self._caches.sweeps.by_uid(run.owner_uid) if run.owner_uid else None
+        name = owner.identity.name if owner else run.sweep
+        return Key(SWEEPS.kind, run.namespace, name) if name else None
