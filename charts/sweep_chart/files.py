@@ -1,0 +1,28 @@
+"""Every generated file of the chart, by its path from the repository's root."""
+
+from pathlib import Path
+
+from sweep_chart import documents, schema
+
+ROOT = Path(__file__).parents[2]
+CHART = "charts/scalingsweep"
+TABLE = ("<!-- values: written by `make chart` -->\n", "<!-- end of values -->\n")
+
+
+def generated() -> dict[str, str]:
+    """Path: content."""
+    return {
+        f"{CHART}/values.yaml": schema.values_yaml(),
+        f"{CHART}/values.schema.json": schema.values_schema(),
+        f"{CHART}/README.md": between(ROOT / CHART / "README.md", TABLE, schema.values_table()),
+        f"{CHART}/templates/_rules.tpl": documents.rules_template(),
+        f"{CHART}/templates/user-roles.yaml": documents.user_roles_template(),
+        f"{CHART}/templates/admission-policies.yaml": documents.admission_template(),
+        **{f"{CHART}/files/crds/{path.name}": path.read_text() for path in sorted((ROOT / "crds").glob("*.yaml"))},
+    }
+
+
+def between(page: Path, marks: tuple[str, str], text: str) -> str:
+    """The page with what stands between the marks replaced."""
+    before, rest = page.read_text().split(marks[0])
+    return before + marks[0] + text + marks[1] + rest.split(marks[1])[1]
