@@ -8,7 +8,7 @@ SHARED ?= $(or $(SCALINGSWEEP_SHARED),../shared)
 # Tests at once: each ladder in a test trains two models at a time.
 JOBS ?= 2
 
-.PHONY: help setup demo test control-plane quick lint format lock figures clean
+.PHONY: help setup demo test control-plane quick lint crds format lock figures clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -35,6 +35,9 @@ lint: setup ## style, types, and the arrows between packages
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+crds: setup ## write crds/ anew from the models
+	@$(BIN)/python -m sweep_operator.crd crds
 
 format: setup ## rewrite the sources in the project's style
 	@$(BIN)/ruff check --fix-only .

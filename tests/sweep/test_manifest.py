@@ -105,7 +105,7 @@ TABLE = {
         replaced("  ladder:\n", "  ladder:\n    generate: {from: 1M, to: 2M, rungs: 3, tokensPerParameter: [10]}\n"),
         "spec.ladder: name exactly one of rungs and generate",
     ),
-    "no data": (replaced("files: [text.txt]", ""), "spec.training.data: name exactly one of corpus and files"),
+    "no data": (replaced("files: [text.txt]", ""), "spec.training.data: name exactly one of corpus, files and sources"),
     "a key twice": (
         replaced("metadata: {name: tiny}", "metadata: {name: tiny}\nmetadata: {name: other}"),
         "line 4: the key 'metadata' stands there twice; keep one of them",

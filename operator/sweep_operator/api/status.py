@@ -11,7 +11,6 @@ from sweep_analysis.forecast import Forecast, NoForecast
 from sweep_analysis.gate import Thresholds, Verdict
 from sweep_analysis.rung import Run
 
-
 Time = Annotated[str, Field(max_length=40)]
 """RFC 3339, UTC."""
 Digest = Annotated[str, Field(max_length=80)]

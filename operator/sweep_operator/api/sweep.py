@@ -24,6 +24,9 @@ def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
+MAX_SEED = 2**31 - 1
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...], Field(min_length=1, max_length=16)]
+
 TokensPerParameter = Annotated[
     tuple[Annotated[float, Field(gt=0, le=100_000)], ...],
     Field(min_length=1, max_length=8),
@@ -36,7 +39,8 @@ class Metadata(Document):
 
     model_config = ConfigDict(extra="ignore")
 
-    name: str = Field(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    name: str = Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    """It becomes a label of every child, hence the limit."""
     namespace: str = Field(default="default", max_length=63, pattern=_DNS_LABEL)
     uid: str = ""
     generation: int = 1
@@ -57,7 +61,8 @@ class Target(Document):
     """Nats per token above which the target is not worth its cost."""
     launch: Literal["Never", "Approval", "Automatic"] = "Never"
     """Whether the operator may start the target itself: never, after a person's approval, or by its own rule."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    """Of the target's run."""
     placement: Placement | None = None
     """Where the target is trained, where that differs from the sweep's placement."""
 
@@ -66,8 +71,11 @@ class RungRuns(Document):
     """Runs of one size: one for each seed, with a record at each token count."""
 
     parameters: Scale
+    """N, all trainable parameters; the nearest shape that can be built is trained."""
     tokens_per_parameter: TokensPerParameter
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1, max_length=16)
+    """D / N of each record, increasing."""
+    seeds: Seeds = (0,)
+    """A run for each."""
     learning_rate_factor: float = Field(default=1.0, gt=0, le=1000)
     """Multiplies the recipe's learning rate for these runs."""
 
@@ -76,7 +84,9 @@ class RungSpec(Document):
     """One step of the ladder."""
 
     name: str = Field(max_length=12, pattern=_DNS_LABEL)
+    """Lower-case letters, digits and '-'; part of the names of its runs."""
     runs: tuple[RungRuns, ...] = Field(min_length=1, max_length=64)
+    """Trained together and judged together; at most 64 runs, every seed counted."""
     placement: Placement | None = None
     """Where this rung's runs are put, where that differs from the sweep's placement."""
 
@@ -85,10 +95,15 @@ class Generate(Document):
     """A ladder by rule: sizes evenly spaced in log N."""
 
     from_: Scale = Field(alias="from")
+    """N of the first rung."""
     to: Scale
+    """N of the last rung."""
     rungs: int = Field(ge=2, le=32)
+    """How many."""
     tokens_per_parameter: TokensPerParameter
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1, max_length=16)
+    """D / N of each record, increasing."""
+    seeds: Seeds = (0,)
+    """A run for each, on every rung."""
 
     @model_validator(mode="after")
     def _grows(self) -> "Generate":
@@ -103,7 +118,9 @@ class Ladder(Document):
     """Exactly one of rungs and generate; at most 32 rungs of 64 runs each."""
 
     rungs: tuple[RungSpec, ...] = Field(default=(), max_length=32)
+    """Each larger than the one before it."""
     generate: Generate | None = None
+    """Resolved once, when the sweep is accepted."""
 
     @model_validator(mode="after")
     def _one_form(self) -> "Ladder":
@@ -130,7 +147,9 @@ class Diagnose(Document):
     """What to try before a rung is called inconsistent."""
 
     learning_rate_factors: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(0.25, 4.0), max_length=4)
+    """Other learning rates for the run that is off, as multiples of its own."""
     replicates: int = Field(default=1, ge=0, le=4)
+    """Further seeds of the run that is off."""
 
 
 class Gate(Document):
@@ -147,6 +166,7 @@ class Gate(Document):
     promotion: Literal["Automatic", "Manual"] = "Automatic"
     """Manual: every rung waits for an approval."""
     diagnose: Diagnose = Diagnose()
+    """What to try before a rung is called inconsistent; never more than 5 % of the budget."""
 
 
 class Approval(Document):
@@ -155,6 +175,7 @@ class Approval(Document):
     rung: str = Field(max_length=12)
     """A rung's name, or `target` for the launch."""
     verdict: str = Field(default="", max_length=80)
+    """`sha256:…` of the verdict that is accepted, as it stands in status.rungs."""
 
 
 class Budget(Document):
@@ -198,15 +219,23 @@ class SweepSpec(Document):
     retry_token: str = Field(default="", max_length=64)
     """A changed value retries failed runs once."""
     target: Target
+    """The training run that the ladder climbs towards."""
     ladder: Ladder
+    """The rungs, listed or by rule."""
     law: Literal["Chinchilla"] = "Chinchilla"
     """The law that is fitted and forecast by; one that gates must identify its exponents from the ladder's design."""
     gate: Gate = Gate()
+    """When a rung counts as consistent with the law."""
     approvals: tuple[Approval, ...] = Field(default=(), max_length=64)
+    """A person's yes to single verdicts; latched in the status."""
     budget: Budget = Budget()
+    """What the sweep may spend in all."""
     retry: Retry = Retry()
+    """How often what failed is tried again."""
     limits: Limits = Limits()
+    """Bounds on what happens at once and on how long silence is borne."""
     training: Training
+    """The recipe of every run."""
     placement: Placement = Placement()
     """Where runs are put; on one machine they are processes there."""
     runtime: Runtime = Runtime()
@@ -243,4 +272,6 @@ class ScalingSweep(Document):
     kind: Literal["ScalingSweep"] = "ScalingSweep"
     metadata: Metadata
     spec: SweepSpec
+    """What is wished; the operator never writes it."""
     status: SweepStatus = SweepStatus()
+    """What the operator has seen, forecast and decided."""

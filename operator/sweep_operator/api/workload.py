@@ -24,10 +24,15 @@ class Toleration(Document):
     """A taint that the run's pods may be scheduled onto, as in a pod."""
 
     key: str | None = Field(default=None, max_length=317)
+    """Of the taint; every key when left out, with operator Exists."""
     operator: Literal["Exists", "Equal"] = "Equal"
+    """Whether the taint's value must be equal, or any will do."""
     value: str | None = Field(default=None, max_length=63)
+    """Of the taint, with operator Equal."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Of the taint; every effect when left out."""
     toleration_seconds: int | None = Field(default=None, ge=0)
+    """How long a NoExecute taint is borne; for ever when left out."""
 
 
 class Placement(Document):
@@ -42,22 +47,35 @@ class Placement(Document):
     memory: Quantity | None = None
     """Memory request and limit of the trainer."""
     node_selector: dict[str, Annotated[str, Field(max_length=63)]] = Field(default_factory=dict, max_length=16)
+    """Labels that a node must have."""
     tolerations: tuple[Toleration, ...] = Field(default=(), max_length=16)
+    """Taints that the pods may be scheduled onto."""
     priority_class_name: Name | None = None
+    """Of the pods: who yields to whom."""
 
 
 class EnvironmentVariable(Document):
     """One variable of the trainer's environment; values that are secret come by `runtime.envFrom`."""
 
     name: str = Field(max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Not one that begins with SCALINGSWEEP_."""
     value: Text = ""
+    """As it is; `$(NAME)` is replaced as in any container."""
+
+    @model_validator(mode="after")
+    def _not_ours(self) -> "EnvironmentVariable":
+        if self.name.startswith("SCALINGSWEEP_"):
+            raise ValueError("variables that begin with SCALINGSWEEP_ are set by the operator; choose another name")
+        return self
 
 
 class EnvironmentSource(Document):
     """A ConfigMap or a Secret in the sweep's namespace whose every key becomes a variable. Exactly one."""
 
     config_map: Name | None = None
+    """Name of a ConfigMap."""
     secret: Name | None = None
+    """Name of a Secret."""
 
     @model_validator(mode="after")
     def _one(self) -> "EnvironmentSource":
@@ -70,11 +88,17 @@ class Volume(Document):
     """A volume of the trainer. Exactly one of claimName, configMap, secret and emptyDirSize."""
 
     name: str = Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    """Of its own among the volumes."""
     mount_path: str = Field(min_length=2, max_length=1024, pattern=r"^/[^:]*$")
+    """Where the trainer finds it."""
     read_only: bool = False
+    """Whether the trainer may only read it."""
     claim_name: Name | None = None
+    """Name of a PersistentVolumeClaim."""
     config_map: Name | None = None
+    """Name of a ConfigMap, a file for each key."""
     secret: Name | None = None
+    """Name of a Secret, a file for each key."""
     empty_dir_size: Quantity | None = None
     """An empty folder of at most so much, gone with the pod."""
 
@@ -89,16 +113,23 @@ class Runtime(Document):
     """What runs in a pod. With nothing given: the operator's own trainer image and command."""
 
     image: str | None = Field(default=None, min_length=1, max_length=512, pattern=r"^\S+$")
+    """Of the trainer."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    """As in a container."""
     command: tuple[Text, ...] = Field(default=(), max_length=64)
     """An own trainer. Kubernetes replaces `$(SCALINGSWEEP_…)` by the run's values."""
     args: tuple[Text, ...] = Field(default=(), max_length=256)
+    """Of the command, or of the image's own."""
     env: tuple[EnvironmentVariable, ...] = Field(default=(), max_length=256)
+    """Variables of the trainer."""
     env_from: tuple[EnvironmentSource, ...] = Field(default=(), max_length=16)
+    """ConfigMaps and Secrets whose keys become variables."""
     image_pull_secrets: tuple[Name, ...] = Field(default=(), max_length=8)
+    """Names of Secrets with which images are pulled."""
     service_account_name: Name | None = None
     """An account of the user's own, which the platform's policy must allow; otherwise one is made for the sweep."""
     volumes: tuple[Volume, ...] = Field(default=(), max_length=32)
+    """What else is mounted into the trainer."""
     shared_memory: Quantity | None = None
     """Size of /dev/shm."""
     report: Literal["Direct", "Sidecar", "TerminationMessage"] | None = None
@@ -111,13 +142,23 @@ class Runtime(Document):
     )
     """Further fields of the pod template, merged below what the operator sets; checked by the platform's policy."""
 
+    @model_validator(mode="after")
+    def _own_names(self) -> "Runtime":
+        names = [volume.name for volume in self.volumes]
+        if len(set(names)) < len(names):
+            raise ValueError("two volumes have the same name; every volume needs a name of its own")
+        return self
+
 
 class Claim(Document):
     """A PersistentVolumeClaim that the operator makes for the sweep."""
 
     size: Quantity
+    """Such as 500Gi."""
     storage_class_name: Name | None = None
+    """The cluster's default when left out."""
     access_mode: Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"] = "ReadWriteMany"
+    """ReadWriteMany, unless all runs are to share one node."""
 
 
 class Storage(Document):
@@ -126,6 +167,7 @@ class Storage(Document):
     uri: str | None = Field(default=None, max_length=1024, pattern=r"^(pvc|s3|gs|https?)://[^\s]+$")
     """`pvc://claim/path`, mounted into the trainer; any other form is handed to it as it is. Always kept."""
     claim: Claim | None = None
+    """A claim that the operator makes for the sweep."""
     when_deleted: Literal["Retain", "Delete"] = "Retain"
     """What becomes of the operator's own claim when the sweep is deleted."""
 

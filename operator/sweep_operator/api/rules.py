@@ -1,0 +1,160 @@
+"""What spans fields, as the API server checks it: CEL rules, each with the sentence that a person reads.
+
+Owns the expressions. A rule mirrors a validator of its model, with the same sentence; a test holds the two together on
+the real API server. Rules with `oldSelf` speak of changes, which no model can see. What CEL cannot afford or cannot see
+(exact parameter counts, whether a design identifies its law) is acceptance's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from sweep_operator.api.run import ScalingRun
+from sweep_operator.api.status import RungStatus
+from sweep_operator.api.sweep import Generate, Ladder, RungRuns, ScalingSweep, SweepSpec
+from sweep_operator.api.workload import EnvironmentSource, EnvironmentVariable, Runtime, Storage, Volume
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One `x-kubernetes-validations` entry; `field`: where the fault is shown, below the object of the rule."""
+
+    expression: str
+    message: str
+    field: str = ""
+
+    def document(self) -> dict[str, str]:
+        """As a CRD holds it."""
+        place = {"fieldPath": self.field} if self.field else {}
+        return {"rule": self.expression, "message": self.message, **place}
+
+
+def _number(scale: str) -> str:
+    """CEL for a Scale as a double: 30M, 1.4T, "1e21" or an integer."""
+    head = f"double({scale}.substring(0, {scale}.size() - 1))"
+    suffixes = " : ".join(
+        f"{scale}.endsWith('{letter}') ? {head} * {factor}"
+        for letter, factor in (("K", "1e3"), ("M", "1e6"), ("B", "1e9"), ("T", "1e12"))
+    )
+    return f"(type({scale}) != string ? double({scale}) : {suffixes} : double({scale}))"
+
+
+def _given_once(*fields: str) -> str:
+    """CEL for: exactly one of these fields is there."""
+    return f"[{', '.join(f'has(self.{field})' for field in fields)}].filter(there, there).size() == 1"
+
+
+def _increasing(field: str) -> Rule:
+    pairs = f"[1, 2, 3, 4, 5, 6, 7].all(i, i >= self.{field}.size() || self.{field}[i] > self.{field}[i - 1])"
+    return Rule(pairs, "the values must increase", f".{field}")
+
+
+def _frozen(field: str) -> Rule:
+    """The field stays as it was once forecasts are made by it; `status.frozen` is written with the first of them."""
+    parts = field.split(".")
+    there = [".".join(("spec", *parts[:depth])) for depth in range(2, len(parts) + 1)]
+    path = f"spec.{field}"
+    if field in _ALWAYS_THERE:
+        same = f"self.{path} == oldSelf.{path}"
+    else:
+        new = " && ".join(f"has(self.{p})" for p in (there or [path]))
+        old = new.replace("self.", "oldSelf.")
+        same = f"({new}) == ({old}) && (!({new}) || self.{path} == oldSelf.{path})"
+    return Rule(
+        f"!has(oldSelf.status) || !has(oldSelf.status.frozen) || oldSelf.status.frozen.size() == 0 || ({same})",
+        f"spec.{field} may not change once a forecast has been written; apply a new sweep",
+        f".spec.{field.split('.')[0]}",
+    )
+
+
+_ALWAYS_THERE = ("law", "gate", "training", "target.parameters", "target.tokens")
+_FROZEN = (*_ALWAYS_THERE, "target.maxLoss", "ladder.generate", "storage")
+
+_LARGEST_OF_THIS = f"self.rungs[i].runs.map(r, {_number('r.parameters')}).max()"
+_LARGEST_BEFORE = _LARGEST_OF_THIS.replace("[i]", "[i - 1]")
+_INDICES = ", ".join(str(i) for i in range(1, 32))
+
+RULES: Mapping[type[BaseModel], tuple[Rule, ...]] = {
+    ScalingSweep: (
+        Rule("self.metadata.name.size() <= 63", "metadata.name may have at most 63 characters: it becomes a label"),
+        *(_frozen(field) for field in _FROZEN),
+        Rule(
+            "!has(oldSelf.status) || !has(oldSelf.status.rungs)"
+            " || oldSelf.status.rungs.all(old, !has(old.forecast) || (has(self.status) && has(self.status.rungs)"
+            " && self.status.rungs.exists(r, r.name == old.name && r.revision == old.revision)))",
+            "a rung that was forecast stays in the status, with its forecast",
+            ".status.rungs",
+        ),
+    ),
+    SweepSpec: (Rule("!oldSelf.abort || self.abort", "an aborted sweep stays aborted; apply a new one", ".abort"),),
+    Ladder: (
+        Rule(
+            "has(self.generate) != (has(self.rungs) && self.rungs.size() > 0)",
+            "name exactly one of rungs and generate",
+        ),
+        Rule(
+            "!has(self.rungs) || self.rungs.all(rung, self.rungs.exists_one(other, other.name == rung.name))",
+            "two rungs have the same name; every rung needs a name of its own",
+            ".rungs",
+        ),
+        Rule(
+            "!has(self.rungs) || self.rungs.all(rung, rung.name != 'target')",
+            "'target' is the name of the target itself; name the rung otherwise",
+            ".rungs",
+        ),
+        Rule(
+            f"!has(self.rungs) || [{_INDICES}].all(i, i >= self.rungs.size()"
+            f" || {_LARGEST_OF_THIS} > {_LARGEST_BEFORE})",
+            "every rung must be larger than the one before it; sizes must increase",
+            ".rungs",
+        ),
+    ),
+    Generate: (
+        Rule(
+            f"{_number('self.to')} > {_number('self.from')}",
+            "the ladder must grow: to must be above from",
+        ),
+        _increasing("tokensPerParameter"),
+    ),
+    RungRuns: (_increasing("tokensPerParameter"),),
+    EnvironmentSource: (Rule(_given_once("configMap", "secret"), "name exactly one of configMap and secret"),),
+    EnvironmentVariable: (
+        Rule(
+            "!self.name.startsWith('SCALINGSWEEP_')",
+            "variables that begin with SCALINGSWEEP_ are set by the operator; choose another name",
+            ".name",
+        ),
+    ),
+    Volume: (
+        Rule(
+            _given_once("claimName", "configMap", "secret", "emptyDirSize"),
+            "name exactly one of claimName, configMap, secret and emptyDirSize",
+        ),
+    ),
+    Runtime: (
+        Rule(
+            "!has(self.volumes) || self.volumes.all(v, self.volumes.exists_one(other, other.name == v.name))",
+            "two volumes have the same name; every volume needs a name of its own",
+            ".volumes",
+        ),
+    ),
+    Storage: (
+        Rule(_given_once("uri", "claim"), "name exactly one of uri and claim"),
+        Rule(
+            "!has(self.uri) || self.whenDeleted != 'Delete'",
+            "whenDeleted: Delete is for the operator's own claim; what uri names is always kept",
+        ),
+    ),
+    RungStatus: (
+        Rule(
+            "!has(oldSelf.forecast) || (has(self.forecast) && self.forecast == oldSelf.forecast)",
+            "a forecast is written once, before the rung's runs, and never changed",
+            ".forecast",
+        ),
+    ),
+    ScalingRun: (
+        Rule("self.spec == oldSelf.spec", "the spec of a run never changes; another run has another name", ".spec"),
+    ),
+}
+"""Of each model, in the order in which they are checked."""
