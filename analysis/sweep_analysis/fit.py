@@ -49,8 +49,11 @@ class Interval(Document):
     """A number and where it may lie."""
 
     value: float
+    """Best estimate."""
     low: float
+    """Lower end."""
     high: float
+    """Upper end."""
 
 
 class Estimate(Interval):

@@ -43,11 +43,15 @@ class Prediction(Document):
     """The forecast of one planned record, with its interval at the forecast's confidence."""
 
     parameters: int
+    """N of the planned record."""
     tokens: int
+    """D of the planned record."""
     loss: float
     """Nats per token."""
     low: float
+    """Lower end of the interval."""
     high: float
+    """Upper end of the interval."""
 
 
 class Deviation(Document):
@@ -57,7 +61,9 @@ class Deviation(Document):
     """
 
     scale: float = Field(gt=0)
+    """Of the Student-t, in log loss."""
     degrees_of_freedom: float = Field(gt=0)
+    """Of the Student-t."""
 
     def half_width(self, confidence: float) -> float:
         """Two-sided half-width at `confidence`, in log loss."""
@@ -72,16 +78,23 @@ class Forecast(Document):
     """What was foretold of one rung, from which evidence, by which method."""
 
     method: str = Field(max_length=40)
+    """By which the forecast was made."""
     version: str = Field(max_length=20)
+    """Of the method; another version is another method."""
     law: str = Field(max_length=40)
+    """That was fitted."""
     evidence: str = Field(max_length=80)
     """Digest of the records used; the same in any order."""
     records: int
+    """How many records the forecast rests on."""
     rungs: int
+    """And of how many rungs."""
     confidence: float = Field(gt=0, lt=1)
+    """Of the intervals."""
     jump: float
     """Largest planned compute over the largest of the evidence."""
     predictions: tuple[Prediction, ...] = Field(max_length=1024)
+    """One for each planned record."""
     deviation: Deviation
     half_width: float
     """Relative half-width of the interval of the mean deviation at `confidence`."""
@@ -91,9 +104,13 @@ class NoForecast(Document):
     """Why there is no forecast, and what would make one possible."""
 
     reason: Literal["TooFewRecords", "UnidentifiedLaw", "FitNotConverged"]
+    """In one word."""
     message: str = Field(max_length=1024)
+    """In a sentence, with what would make a forecast possible."""
     evidence: str = Field(max_length=80)
+    """Digest of the records there were."""
     records: int
+    """How many records there were."""
 
 
 def forecast(

@@ -17,6 +17,7 @@ class Task(Document):
     """One downstream measurement, taken at every record."""
 
     name: str = Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9_]*[a-z0-9])?$")
+    """Under which results are told."""
     kind: TaskKind
     """MultipleChoice: the choice with the largest likelihood is the answer; lines of {query, choices, answer}.
     Cloze: the completion's likelihood, and whether it is the most likely text; lines of {prompt, completion}.
@@ -33,14 +34,17 @@ class Evaluation(Document):
     every: float = Field(default=0.1, gt=0, le=1)
     """Validation loss is measured after each such share of the run's steps, and goes into the learning curve."""
     tasks: tuple[Task, ...] = Field(default=(), max_length=64)
+    """Downstream measurements."""
 
 
 class TaskResult(Document):
     """One task at one record."""
 
     name: str = Field(max_length=63)
+    """Of the task."""
     kind: TaskKind
     questions: int = Field(ge=1)
+    """How many were asked."""
     accuracy: float = Field(ge=0, le=1)
     """MultipleChoice: by total likelihood. Cloze: the completion is at each token the most likely one."""
     normalized_accuracy: float | None = Field(default=None, ge=0, le=1)
@@ -48,12 +52,14 @@ class TaskResult(Document):
     loss: float | None = Field(default=None, ge=0)
     """Nats per token of the right answer or completion."""
     data_digest: str = Field(max_length=80)
+    """Of the questions."""
 
 
 class DomainLoss(Document):
     """Validation loss and reading of one source of the mixture."""
 
     name: str = Field(max_length=63)
+    """Of the source."""
     loss: float = Field(gt=0)
     """Validation cross-entropy, nats per token."""
     tokens: int = Field(ge=0)

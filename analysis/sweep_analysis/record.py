@@ -17,15 +17,20 @@ class RunReference(Document):
     """The run, attempt and configuration that a record belongs to."""
 
     uid: str = Field(min_length=1, max_length=64)
+    """Of the ScalingRun."""
     attempt: int = Field(ge=1)
+    """Of the run; an earlier one's record is refused."""
     config_digest: str = Field(max_length=80)
+    """As in the run's spec."""
 
 
 class ParameterCounts(Document):
     """N by three conventions; the first is the one that laws are fitted on unless a sweep says otherwise."""
 
     total: int = Field(gt=0)
+    """All trainable parameters."""
     non_embedding: int = Field(gt=0)
+    """Without the embedding and the output projection."""
     active: int = Field(gt=0)
     """Parameters that one token passes through; equals total for a dense model."""
 
@@ -34,14 +39,18 @@ class FlopCounts(Document):
     """C, training FLOPs from the first step to this record, by both conventions."""
 
     six_nd: float = Field(gt=0, alias="sixND")
+    """6·N·D, N counting all parameters."""
     detailed: float = Field(gt=0)
+    """Of the matrix products, attention included."""
 
 
 class Curve(Document):
     """Where the learning curve lies, and its digest."""
 
     uri: str = Field(max_length=1024)
+    """Where it lies."""
     digest: str = Field(max_length=80)
+    """Of its content."""
 
 
 class Record(Document):
@@ -59,14 +68,18 @@ class Record(Document):
     """D divided by the tokens the training set holds, at least."""
     flops: FlopCounts
     seed: int = Field(ge=0)
+    """As in the run."""
     loss: float = Field(gt=0)
     """Validation cross-entropy, nats per token."""
     validation_digest: str = Field(max_length=80)
+    """Of the validation set; losses on others are not compared."""
     tokenizer_digest: str = Field(max_length=80)
+    """Of the tokenizer; nats per token of others are not compared."""
     gpu_seconds: float = Field(ge=0)
     """Device time of this attempt up to this record (a process slot on a machine without GPUs)."""
     curve: Curve | None = None
     trainer_version: str = Field(max_length=64)
+    """Name and version of the trainer."""
     finished_at: str = Field(max_length=40)
     """RFC 3339, UTC."""
 
@@ -75,18 +88,24 @@ class Progress(Document):
     """Where a run stands; written every few seconds, the last one wins."""
 
     attempt: int = Field(ge=1)
+    """That reports."""
     step: int = Field(ge=0)
+    """Optimizer steps done."""
     steps: int = Field(ge=1)
     """Steps of the whole run, decay branches included."""
     tokens: int = Field(ge=0)
+    """Training tokens seen."""
     loss: float | None = None
     """Training loss, nats per token, averaged over the last steps."""
     tokens_per_second: float = Field(default=0.0, ge=0)
+    """Training speed, over the last steps."""
     eta_seconds: float | None = Field(default=None, ge=0)
+    """Until the run ends, as the trainer expects."""
     phase: Literal["Starting", "Training", "Evaluating", "Checkpointing", "Done"] = "Training"
     training_seconds: float = Field(default=0.0, ge=0)
     """Time spent inside training steps, all attempts together."""
     last_updated: str = Field(max_length=40)
+    """When this was written; RFC 3339, UTC."""
 
 
 class FailureReason(StrEnum):
@@ -120,24 +139,32 @@ class Failure(Document):
     """The end of an attempt, in words."""
 
     attempt: int = Field(ge=1)
+    """That ended."""
     reason: FailureReason
     message: str = Field(max_length=1024)
+    """One sentence, with what to do."""
     node: str = Field(default="", max_length=253)
+    """Where the attempt ran."""
     at: str = Field(default="", max_length=40)
+    """When it ended; RFC 3339, UTC."""
 
 
 class Refused(Document):
     """Documents of an own trainer that were not taken, and why the newest was not."""
 
     documents: int = Field(ge=1)
+    """How many, so far."""
     reason: str = Field(max_length=1024)
+    """Why the newest of them."""
 
 
 class RecordSet(Document):
     """All records of one attempt; always the complete set, so that a later write never drops an earlier record."""
 
     attempt: int = Field(ge=1)
+    """That measured them."""
     records: tuple[Record, ...] = Field(max_length=16)
+    """One for each token count reached."""
     failure: Failure | None = None
     """Why the attempt ended without its records; on one machine this is a file of its own."""
     refused: Refused | None = None

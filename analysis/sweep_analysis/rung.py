@@ -28,6 +28,7 @@ class Run(Document):
     tokens: tuple[int, ...] = Field(min_length=1, max_length=16)
     """D, training tokens, ascending; a record is due at each."""
     seed: int = Field(default=0, ge=0)
+    """Of initial weights and the order of the data."""
     purpose: Purpose = Purpose.LADDER
     learning_rate_factor: float = Field(default=1.0, gt=0)
     """Multiplies the recipe's learning rate; other than 1 in diagnosis runs and where a rung was retuned."""

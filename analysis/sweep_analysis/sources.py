@@ -54,6 +54,7 @@ class Source(Document):
     """One part of a mixture; its validation loss is told apart from the others'."""
 
     name: str = Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    """Under which its losses are told."""
     files: tuple[File, ...] = Field(min_length=1, max_length=4096)
     """Files or folders, relative to the manifest's; `*` and `?` stand for parts of a name."""
     format: Format | None = None
@@ -70,7 +71,7 @@ class Data(Document):
 
     corpus: Literal["Classics"] | None = None
     """`Classics`: public-domain English built from the packages of the `demo` extra (9.2 MB)."""
-    files: tuple[str, ...] = Field(default=(), max_length=256)
+    files: tuple[File, ...] = Field(default=(), max_length=256)
     """Text files (UTF-8), read as one stream; relative paths start at the manifest's folder."""
     sources: tuple[Source, ...] = Field(default=(), max_length=64, exclude_if=lambda sources: not sources)
     """Documents in any format, mixed by weight; those whose hash falls below validationShare are validation."""

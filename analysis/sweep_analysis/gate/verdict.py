@@ -137,10 +137,13 @@ class CheckResult(Document):
     """What one check said, with the numbers it compared."""
 
     name: str = Field(max_length=40)
+    """Of the check; docs/gate.md lists them all."""
     outcome: Outcome
     reason: Reason
     message: str = Field(max_length=1024)
+    """One sentence with the numbers."""
     numbers: dict[str, float] = Field(default={}, max_length=16)
+    """What was compared."""
 
 
 class Experiment(Document):
@@ -148,6 +151,7 @@ class Experiment(Document):
 
     run: Run
     why: str = Field(max_length=512)
+    """What the experiment would tell."""
 
 
 class Affordable(Document):
@@ -169,6 +173,7 @@ class Verdict(Document):
     message: str = Field(max_length=1024)
     """One sentence with the numbers."""
     checks: tuple[CheckResult, ...] = Field(max_length=16)
+    """Every check, in order."""
     experiments: tuple[Experiment, ...] = Field(default=(), max_length=8)
     """Diagnosis runs asked for; empty when nothing more is to be learnt cheaply."""
     retune: float | None = Field(default=None, gt=0)
