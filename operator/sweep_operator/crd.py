@@ -55,9 +55,14 @@ _AGE = _column("Age", "date", ".metadata.creationTimestamp", "Since the object w
 SWEEP_COLUMNS = [
     _column("Rung", "string", ".status.printed.rung", "The rung that is being climbed."),
     _column("Runs", "string", ".status.printed.runs", "Of that rung's runs: done / all."),
-    _column("Loss", "string", ".status.printed.loss", "Lowest loss of the newest rung with one, nats per token."),
-    _column("Forecast", "string", ".status.printed.forecast", "What that rung's lowest loss was forecast to be."),
-    _column("Verdict", "string", ".status.printed.verdict", "Of the newest judged rung."),
+    _column("Loss", "string", ".status.printed.loss", "Lowest loss of that rung, nats per token."),
+    _column(
+        "Forecast",
+        "string",
+        ".status.printed.forecast",
+        "What its lowest loss was forecast to be, and the interval.",
+    ),
+    _column("Verdict", "string", ".status.printed.verdict", "Of that rung."),
     _column("Target", "string", ".status.printed.target", "The target's loss, forecast with its interval or observed."),
     _column("GPU-h", "string", ".status.printed.gpuHours", "GPU-hours spent so far."),
     _column("Phase", "string", ".status.phase", "Derived from the conditions."),

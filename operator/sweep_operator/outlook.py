@@ -24,6 +24,7 @@ from sweep_operator.api import (
 )
 from sweep_operator.clusters import Event
 from sweep_operator.conditions import timestamp, with_condition
+from sweep_operator.printed import printed
 from sweep_operator.run_conditions import waits
 
 Truth = Literal["True", "False", "Unknown"]
@@ -92,7 +93,12 @@ def summarise(
     conditions = status.conditions
     for f in findings:
         conditions = with_condition(conditions, f.kind, f.status, f.reason, f.message, sweep.metadata.generation, now)
-    new = status.changed(conditions=conditions, observed_generation=sweep.metadata.generation, phase=_phase(findings))
+    new = status.changed(
+        conditions=conditions,
+        observed_generation=sweep.metadata.generation,
+        printed=printed(status),
+        phase=_phase(findings),
+    )
     return new, _events(sweep.status, new)
 
 
@@ -273,6 +279,6 @@ def may_wait(before: SweepStatus, after: SweepStatus, now: datetime) -> float | 
 
 
 def _bare(status: SweepStatus) -> SweepStatus:
-    """The status without spend and progress."""
+    """The status without spend and progress, and without what is printed of them."""
     rungs = tuple(rung.model_copy(update={"spent": Spent(), "progress": None}) for rung in status.rungs)
-    return status.model_copy(update={"spent": Spent(), "rungs": rungs})
+    return status.model_copy(update={"spent": Spent(), "rungs": rungs, "printed": None})

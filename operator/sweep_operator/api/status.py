@@ -168,11 +168,11 @@ class Printed(Document):
     runs: str = Field(default="", max_length=40)
     """Of that rung's runs: done / all."""
     loss: str = Field(default="", max_length=40)
-    """Mean loss of the newest rung with one, nats per token."""
+    """Lowest loss of that rung, nats per token."""
     forecast: str = Field(default="", max_length=80)
-    """What that mean was forecast to be, with its interval."""
+    """What the lowest loss of that rung was forecast to be, with its interval."""
     verdict: str = Field(default="", max_length=80)
-    """Of the newest judged rung."""
+    """Of that rung."""
     target: str = Field(default="", max_length=80)
     """The target's loss: as forecast, with its interval, or as observed."""
     gpu_hours: str = Field(default="", max_length=40)
