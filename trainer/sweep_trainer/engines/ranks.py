@@ -9,9 +9,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import distributed
+from torch._C._distributed_c10d import HashStore  # where torch.distributed has it from, and typed
 
 PATIENCE_SECONDS = 600.0
 """How long a collective may take before it counts as hung, unless the recipe says."""
@@ -64,10 +66,10 @@ class Ranks:
 
 ALONE = Ranks()
 
-_group: list[distributed.ProcessGroup] = []
+_group: list[Any] = []  # new_group is typed as a group or a number
 
 
-def _control() -> distributed.ProcessGroup | None:
+def _control() -> Any:
     """The group for decisions: over gloo, so that it never waits for the device, nor the device for it."""
     if not _group and distributed.get_backend() != "gloo":
         _group.append(distributed.new_group(backend="gloo"))
@@ -89,7 +91,7 @@ def join(ranks: Ranks, patience: float = PATIENCE_SECONDS) -> None:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     timeout = timedelta(seconds=patience)
     if ranks.world == 1:
-        distributed.init_process_group(backend, timeout=timeout, store=distributed.HashStore(), rank=0, world_size=1)
+        distributed.init_process_group(backend, timeout=timeout, store=HashStore(), rank=0, world_size=1)
     else:
         distributed.init_process_group(backend, timeout=timeout)
 
