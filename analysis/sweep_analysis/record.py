@@ -99,6 +99,8 @@ class Progress(Document):
     """Training loss, nats per token, averaged over the last steps."""
     tokens_per_second: float = Field(default=0.0, ge=0)
     """Training speed, over the last steps."""
+    mfu: float | None = Field(default=None, ge=0)
+    """Model FLOPs utilisation: 6·N·tokens/s over the devices' peak; None where no peak is known, as on a CPU."""
     eta_seconds: float | None = Field(default=None, ge=0)
     """Until the run ends, as the trainer expects."""
     phase: Literal["Starting", "Training", "Evaluating", "Checkpointing", "Done"] = "Training"

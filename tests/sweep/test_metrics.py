@@ -5,30 +5,25 @@ import urllib.request
 
 import pytest
 from local_ladder import Folder, until
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from simulated_cluster import SimulatedCluster, climb, settle
 
-from sweep_operator.metrics import HELP, Latency, Observed, PortTakenError, SweepCollector, serve
+from sweep_operator.metrics import Known, Observed, PortTakenError, SweepPage, serve
+from sweep_operator.metrics.families import FAMILIES, RUN_FAMILIES
 
 
-def collector(cluster):
-    return SweepCollector(
-        lambda: [Observed(cluster.stored, cluster.runs(cluster.stored))], lambda: Latency((0.01, 0.1), (3, 2, 1), 0.5)
-    )
+def page(cluster, **options):
+    return SweepPage(lambda: [Observed(cluster.stored, cluster.runs(cluster.stored))], **options)
 
 
-def series(cluster):
+def series(cluster, **options):
     """Samples by name and labels (without namespace and sweep)."""
-    registry = CollectorRegistry()
-    registry.register(collector(cluster))
-    families = text_string_to_metric_families(generate_latest(registry).decode())
     return {
         (
             s.name.removeprefix("scalingsweep_"),
             *sorted(v for k, v in s.labels.items() if k not in ("namespace", "sweep")),
         ): s
-        for family in families
+        for family in text_string_to_metric_families(page(cluster, **options).text())
         for s in family.samples
     }
 
@@ -45,8 +40,8 @@ def test_every_number_of_a_climbed_ladder_has_its_series(climbed):
     value = {key: sample.value for key, sample in samples.items()}
     status = climbed.stored.status
     assert value["sweep_phase", "Succeeded"] == 1
-    assert value["sweep_phase", "Running"] == 0
-    assert value["sweep_condition", "Consistent"] == 1
+    assert ("sweep_phase", "Running") not in value  # a state is there while it lasts
+    assert value["sweep_condition", "Consistent", "Consistent"] == 1
     numbers = {c.name: c.numbers for c in status.rungs[3].verdict.checks}["ObservedAsPredicted"]
     assert value["rung_loss_nats", "1", "d"] == pytest.approx(numbers["observed"])
     assert value["rung_forecast_loss_low_nats", "1", "d"] == pytest.approx(numbers["low"])
@@ -62,9 +57,10 @@ def test_every_number_of_a_climbed_ladder_has_its_series(climbed):
     assert value["budget_left_flops",] == pytest.approx(1e15 - status.spent.flops)
     assert value["budget_left_gpu_seconds",] == pytest.approx(500 * 3600 - status.spent.gpu_seconds)
     assert sum(v for key, v in value.items() if key[0] == "verdicts") == len(status.rungs)
-    assert value["pass_duration_seconds_bucket", "0.1"] == 5
-    assert value["pass_duration_seconds_bucket", "+Inf"] == 6
-    assert value["pass_duration_seconds_count",] == 6
+    law = status.law
+    assert value["law_info", *sorted((law.name, law.fit_status, law.phase, law.pattern))] == 1
+    assert value["rung_compute_flops", "1", "d"] == max(6 * r.parameters * max(r.tokens) for r in status.rungs[3].runs)
+    assert value["remaining_flops",] == 0
     assert [key for key in value if key[0] == "build_info"]
 
 
@@ -80,10 +76,7 @@ def test_a_ladder_that_runs_shows_its_progress(manifest):
 
 
 def test_names_units_and_help_keep_prometheus_rules(climbed):
-    registry = CollectorRegistry()
-    registry.register(collector(climbed))
-    text = generate_latest(registry).decode()
-    for family in text_string_to_metric_families(text):
+    for family in text_string_to_metric_families(page(climbed, of_runs=True).text()):
         assert re.fullmatch(r"scalingsweep(_[a-z]+)+", family.name), family.name
         assert family.documentation.endswith(".")
         assert not re.search(r"_(milliseconds|minutes|hours|percent|total_total)", family.name)
@@ -93,15 +86,109 @@ def test_names_units_and_help_keep_prometheus_rules(climbed):
 def test_every_documented_series_exists(climbed, manifest):
     running = SimulatedCluster(manifest())
     settle(running)
-    names = {key[0].removesuffix("_total") for key in (*series(climbed), *series(running))}
-    rare = {"rung_eta_seconds", "run_failures"}
-    assert set(HELP) - rare <= names
+    names = {key[0].removesuffix("_total") for key in (*series(climbed, of_runs=True), *series(running, of_runs=True))}
+    rare = {
+        *("run_failures", "sweep_awaiting_approval"),  # of ladders that do not go as they should
+        *("rung_mfu_ratio", "run_mfu_ratio"),  # no peak is known of a CPU
+        *(
+            "run_training_loss_nats",
+            "rung_training_loss_nats",
+            "run_eta_seconds",
+            "rung_eta_seconds",
+        ),  # simulated trainers tell none
+        *("queue_wait_seconds", "rung_waiting_since_timestamp_seconds"),  # nothing waits here
+        *("sweep_created_timestamp_seconds", "target_max_loss_nats"),
+    }
+    assert set(FAMILIES) - names <= rare
+
+
+def test_single_runs_have_series_only_when_they_are_asked_for(climbed):
+    of_runs = {family.name for family in RUN_FAMILIES}
+    assert not of_runs & {key[0] for key in series(climbed)}
+    assert "run_state" in {key[0] for key in series(climbed, of_runs=True)}
+
+
+def test_a_sweep_that_waits_for_a_person_says_where_and_why(manifest):
+    cluster = SimulatedCluster(manifest(gate={"warmupRungs": 3, "promotion": "Manual"}))
+    climb(cluster)
+    waiting = [key for key in series(cluster) if key[0] == "sweep_awaiting_approval"]
+    rung = next(r for r in cluster.stored.status.rungs if r.state == "Held")
+    assert waiting == [("sweep_awaiting_approval", *sorted((rung.name, rung.verdict.reason)))]
 
 
 def test_no_sweep_no_series_and_no_error():
-    registry = CollectorRegistry()
-    registry.register(SweepCollector(list))
-    assert "scalingsweep_sweep" not in generate_latest(registry).decode()
+    assert "scalingsweep_sweep" not in SweepPage(list).text()
+
+
+class Store:
+    """Sweeps by name, each read through a counter."""
+
+    def __init__(self, sweeps):
+        self.sweeps = sweeps
+        self.versions = dict.fromkeys(sweeps, 1)
+        self.reads = []
+        self.now = 0.0
+
+    def known(self):
+        return [Known(name, self.versions[name], lambda name=name: self._read(name)) for name in self.sweeps]
+
+    def _read(self, name):
+        self.reads.append(name)
+        self.now += 1.0
+        return self.sweeps[name]
+
+
+def named(cluster, name):
+    sweep = cluster.stored
+    return Observed(sweep.changed(metadata=sweep.metadata.changed(name=name)), cluster.runs(sweep))
+
+
+def test_a_sweep_that_rests_is_not_read_again(climbed):
+    store = Store({name: named(climbed, name) for name in ("a", "b")})
+    pages = SweepPage(store.known)
+    first = pages.text()
+    store.versions["b"] = 2
+    assert pages.text() == first
+    assert store.reads == ["a", "b", "b"]
+
+
+def test_series_of_a_deleted_sweep_disappear(climbed):
+    store = Store({name: named(climbed, name) for name in ("a", "b")})
+    pages = SweepPage(store.known)
+    assert 'sweep="b"' in pages.text()
+    del store.sweeps["b"]
+    text = pages.text()
+    assert 'sweep="b"' not in text
+    assert 'sweep="a"' in text
+
+
+def test_a_scrape_that_has_too_much_to_read_serves_the_rest_as_it_was_and_says_so(climbed):
+    store = Store({name: named(climbed, name) for name in "abcd"})
+    pages = SweepPage(store.known, budget_seconds=1.5, clock=lambda: store.now)  # a read takes a second
+    assert "scalingsweep_series_late 2.0" in pages.text()
+    assert "scalingsweep_series_late 0.0" in pages.text()
+    assert store.reads == list("abcd")
+    store.now += 10
+    store.versions = dict.fromkeys(store.sweeps, 2)
+    text = pages.text()
+    assert store.reads[4:] == ["a", "b"]  # the longest unseen first
+    assert 'sweep="d"' in text
+    assert "scalingsweep_series_late_seconds 11.0" in text
+
+
+def test_a_sweep_that_cannot_be_read_costs_no_other_its_series(climbed):
+    store = Store({"a": None, "b": named(climbed, "b")})
+    text = SweepPage(store.known).text()
+    assert 'sweep="b"' in text
+    assert "scalingsweep_series_late 0.0" in text
+
+
+def test_names_in_labels_are_escaped(climbed):
+    from sweep_operator.metrics.page import _line
+
+    line = _line("x", ("reason",), ('say "no"\\\n',), 1.0)
+    (family,) = text_string_to_metric_families(f"# TYPE x gauge\n{line}")
+    assert family.samples[0].labels == {"reason": 'say "no"\\\n'}
 
 
 def test_a_port_that_is_taken_is_said_and_a_stopped_server_frees_it(climbed):
@@ -110,13 +197,13 @@ def test_a_port_that_is_taken_is_said_and_a_stopped_server_frees_it(climbed):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    stop = serve(collector(climbed), port)
+    stop = serve(page(climbed), port)
     with pytest.raises(PortTakenError, match=f"metrics cannot be served on 127.0.0.1:{port}: Address already in use"):
-        serve(collector(climbed), port)
+        serve(page(climbed), port)
     stop()
-    serve(collector(climbed), port)()
+    serve(page(climbed), port)()
     with pytest.raises(PortTakenError, match="70000 is no port"):
-        serve(collector(climbed), 70_000)
+        serve(page(climbed), 70_000)
 
 
 def test_a_running_ladder_is_scraped(tmp_path):
@@ -130,7 +217,7 @@ def test_a_running_ladder_is_scraped(tmp_path):
     until(lambda: folder.workdir.exists() and folder.running())
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         text = answer.read().decode()
-    assert 'scalingsweep_sweep_phase{namespace="default",phase="Running",sweep="tiny"} 1.0' in text
+    assert 'scalingsweep_sweep_phase{namespace="default",sweep="tiny",phase="Running"} 1.0' in text
     assert re.search(r"scalingsweep_pass_duration_seconds_count [1-9]", text)
     driver.terminate()
     driver.communicate()

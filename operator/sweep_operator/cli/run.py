@@ -145,7 +145,7 @@ def _lock(workdir: Path) -> Lock:
 
 def _serve_metrics(climb: _Climb, port: int) -> Callable[[], None]:
     """Serve the ladder's series; returns what stops it. Raises InputError when the port cannot be had."""
-    from sweep_operator.metrics import Latency, Observed, PortTakenError, SweepCollector, serve
+    from sweep_operator.metrics import Latency, Observed, PortTakenError, SweepPage, serve
 
     reader = Store(climb.store.workdir)  # scrapes come on threads of their own
 
@@ -157,7 +157,7 @@ def _serve_metrics(climb: _Climb, port: int) -> Callable[[], None]:
         return Latency(climb.times.bounds, tuple(climb.times.counts), climb.times.total)
 
     try:
-        return serve(SweepCollector(observe, latency), port)
+        return serve(SweepPage(observe, of_runs=True), port, latency)
     except PortTakenError as error:
         raise InputError(str(error)) from None
 

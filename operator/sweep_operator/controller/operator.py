@@ -14,10 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from sweep_operator.clusters.kubernetes.cache import Caches, Store, UnreadableError
+from sweep_operator.clusters.kubernetes.cache import Caches, Document, Store, UnreadableError
 from sweep_operator.clusters.kubernetes.client import Api
 from sweep_operator.clusters.kubernetes.events import EventSender
 from sweep_operator.clusters.kubernetes.resources import JOBS, PODS, RUN_LABEL, RUNS, SWEEPS, Resource
@@ -29,7 +30,7 @@ from sweep_operator.controller.passes import LiveCluster, Passes
 from sweep_operator.controller.queue import Key, WorkQueue
 from sweep_operator.controller.routing import Router
 from sweep_operator.controller.workers import Workers
-from sweep_operator.metrics import Observed, SweepCollector
+from sweep_operator.metrics import CONTENT_TYPE, Known, Observed, SweepPage
 from sweep_operator.policy import Policy
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ class Settings:
     watch: WatchTimes = field(default_factory=WatchTimes)
     health_port: int | None = None
     metrics_port: int | None = None
+    run_metrics: bool = False
+    """Whether each single run has series of its own."""
     resync_seconds: float = 600.0
 
 
@@ -95,8 +98,8 @@ class Operator:
         api.may_write = lambda: self.election.leading
         cluster = adapter(api, self.caches, self._events)
         self._workers = Workers(self.queue, Passes(cluster, policy, self._events.tell), self.measures, settings.workers)
+        self._page = SweepPage(self._observe, of_runs=settings.run_metrics)
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(SweepCollector(self._observe))
         self._registry.register(
             OperatorCollector(
                 self.measures,
@@ -190,18 +193,27 @@ class Operator:
         self._events.start()
         self._workers.start()
 
-    def _observe(self) -> Iterator[Observed]:
-        """Every sweep with its runs, read anew; one that cannot be read has no series."""
+    def _observe(self) -> Iterator[Known]:
+        """Every sweep, to be read with its runs where one of them has changed since the last scrape.
+
+        Of the leader alone: with the standby's series beside them, every sum over sweeps would be double.
+        """
+        if not self.election.leading:
+            return
         for known in self.caches.sweeps.all():
-            try:
-                sweep = self.caches.sweeps.read(known)
-                runs = [self.caches.runs.read(run) for run in self.caches.runs.owned_by(known.identity.uid)]
-            except UnreadableError:
-                continue
-            yield Observed(sweep, runs)
+            runs = self.caches.runs.owned_by(known.identity.uid)
+            versions = (known.identity.resource_version, *(run.identity.resource_version for run in runs))
+            yield Known(known.identity.uid, versions, partial(self._read, known, runs))
+
+    def _read(self, sweep: Document, runs: Sequence[Document]) -> Observed | None:
+        """What the series of a sweep are computed from; None for one that a newer version wrote."""
+        try:
+            return Observed(self.caches.sweeps.read(sweep), [self.caches.runs.read(run) for run in runs])
+        except UnreadableError:
+            return None
 
     def _scrape(self) -> Page:
-        return Page(200, "text/plain; version=0.0.4; charset=utf-8", generate_latest(self._registry))
+        return Page(200, CONTENT_TYPE, self._page.text().encode() + generate_latest(self._registry))
 
 
 def _watches(api: Api, caches: Caches, settings: Settings) -> Iterator[Watch]:
