@@ -26,3 +26,10 @@ def config_digest(training: Training, run: Run) -> str:
             "seed": run.seed,
         }
     )
+
+
+def label_value(text: str) -> str:
+    """The text as a label's value, at most 63 characters: shortened, and told apart by a digest, where it is longer."""
+    if len(text) <= 63:
+        return text
+    return f"{text[:54].rstrip('-.')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -80,7 +80,7 @@ def wanted_of(sweep: ScalingSweep) -> Wanted:
 
 def decide(sweep: ScalingSweep, run: ScalingRun, workload: Workload, now: datetime) -> RunDecision:
     """The next step of a run; `workload` is what is known of its newest attempt."""
-    counted = run.changed(status=_with_records(run))
+    counted = run.changed(status=_with_records(run, workload))
     decision = _decide(sweep, counted, workload, now)
     status = decision.status
     if status is None and counted.status != run.status:
@@ -156,12 +156,14 @@ def _pending(spec: SweepSpec, run: ScalingRun, attempt: Attempt, workload: Workl
     if workload.reason is not None:
         return _stop(Cause(workload.reason, workload.message))
     waited = (now - datetime.fromisoformat(attempt.started_at)).total_seconds()
+    status = run.status
     placed = workload.reference is not None
     if placed and waited > spec.limits.pending_seconds:
         said = f"pending for more than limits.pendingSeconds ({spec.limits.pending_seconds}): {workload.message}"
         return _stop(Cause(FailureReason.UNSCHEDULABLE, said))
-    status = run.status
     requeue = max(0.01, spec.limits.pending_seconds - waited + 0.01)
+    if status.state is not RunState.QUEUED:
+        return RunDecision(requeue_seconds=requeue)  # its pod is being replaced in what we know, or is just leaving
     if workload.waiting and (waited >= WORTH_TELLING_SECONDS or not placed):
         told = next((c.reason for c in status.conditions if c.type == "Queued"), "")
         if told != workload.waiting or status.workload != workload.reference:
@@ -291,12 +293,12 @@ def _with_attempts(status: RunStatus, attempts: tuple[Attempt, ...]) -> RunStatu
     return status.changed(attempts=kept, earlier_gpu_seconds=earlier)
 
 
-def _with_records(run: ScalingRun) -> RunStatus:
-    """The status with each valid record accepted once and the others counted."""
+def _with_records(run: ScalingRun, workload: Workload) -> RunStatus:
+    """The status with each valid record accepted once and the others counted, those left in the workload included."""
     status = run.status
     accepted = {record.tokens: record for record in status.accepted}
     refused, refusal = 0, ""
-    for reported in status.records:
+    for reported in (*status.records, *workload.left):
         if reported.refused is not None:
             refused, refusal = refused + reported.refused.documents, reported.refused.reason
         for record in reported.records:
@@ -306,7 +308,9 @@ def _with_records(run: ScalingRun) -> RunStatus:
             else:
                 accepted.setdefault(record.tokens, record)
     return status.changed(
-        accepted=tuple(accepted[tokens] for tokens in sorted(accepted)), refused_records=refused, refusal=refusal
+        accepted=tuple(accepted[tokens] for tokens in sorted(accepted)),
+        refused_records=max(refused, status.refused_records),
+        refusal=refusal or status.refusal,
     )
 
 

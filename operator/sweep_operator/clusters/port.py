@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from sweep_analysis.record import FailureReason
+from sweep_analysis.record import FailureReason, RecordSet
 from sweep_operator.api import RunStatus, ScalingRun, ScalingSweep, SweepStatus, WorkloadReference
 
 
@@ -79,6 +79,8 @@ class Workload:
     node: str = ""
     reference: WorkloadReference | None = None
     """The object that carries the attempt out, where there is one beside its processes."""
+    left: tuple[RecordSet, ...] = ()
+    """What its processes left behind where only the cluster finds it; it counts like what they reported themselves."""
 
 
 ABSENT = Workload(WorkloadState.ABSENT)

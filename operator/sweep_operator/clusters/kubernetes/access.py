@@ -1,0 +1,81 @@
+"""What must stand before a sweep's first pod: the account of its trainers, what they may write, and the claim.
+
+Owns the ensuring of these documents (`roles.py` and `storage.py` say what they are) and the memory of what was ensured,
+so that it costs a sweep four calls and a run none. Everything here is safe to repeat; after a restart it is.
+"""
+
+from collections import OrderedDict
+
+from sweep_operator.api import ScalingSweep
+from sweep_operator.clusters import NameTaken
+from sweep_operator.clusters.kubernetes.client import Api
+from sweep_operator.clusters.kubernetes.errors import AlreadyExists
+from sweep_operator.clusters.kubernetes.ownership import JSON, SWEEP_UID
+from sweep_operator.clusters.kubernetes.resources import CLAIMS, ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS
+from sweep_operator.clusters.kubernetes.roles import Account, trainer_access
+from sweep_operator.clusters.kubernetes.storage import claim_document
+from sweep_operator.names import run_name
+
+FIELD_MANAGER = "scalingsweep-operator"
+_APPLIED = {ROLES.kind: ROLES, ROLE_BINDINGS.kind: ROLE_BINDINGS}
+_REMEMBERED = 4096
+
+
+class Access:
+    """Ensures what a sweep's pods need."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._ensured: OrderedDict[str, frozenset[str]] = OrderedDict()
+        """By the sweep's UID: the runs that its trainers may write to."""
+
+    def ensure(self, sweep: ScalingSweep, run: str) -> None:
+        """Account, role, binding and claim, for every run that the sweep plans. Raises NameTaken and ApiError."""
+        uid = sweep.metadata.uid
+        planned = frozenset((*planned_runs(sweep), run))
+        if self._ensured.get(uid) == planned:
+            return
+        own = sweep.spec.runtime.service_account_name
+        account = Account(sweep.metadata.namespace, own) if own else None
+        for document in trainer_access(sweep, planned, account):
+            self._ensure(document)
+        claim = claim_document(sweep)
+        if claim is not None and uid not in self._ensured:
+            self._ensure_claim(claim)
+        self._ensured[uid] = planned
+        self._ensured.move_to_end(uid)
+        while len(self._ensured) > _REMEMBERED:
+            self._ensured.popitem(last=False)
+
+    def _ensure(self, document: JSON) -> None:
+        kind, metadata = document["kind"], document["metadata"]
+        if kind in _APPLIED:  # its runs grow with the sweep's rungs
+            path = _APPLIED[kind].path(metadata["namespace"], metadata["name"])
+            self._api.patch(path, document, kind="apply", field_manager=FIELD_MANAGER, force=True)
+            return
+        try:
+            self._api.create(SERVICE_ACCOUNTS.path(metadata["namespace"]), document)
+        except AlreadyExists:
+            return  # an account holds nothing but its name, and the role above names it
+
+    def _ensure_claim(self, document: JSON) -> None:
+        metadata = document["metadata"]
+        namespace, name = metadata["namespace"], metadata["name"]
+        try:
+            self._api.create(CLAIMS.path(namespace), document)
+        except AlreadyExists:
+            found = self._api.get(CLAIMS.path(namespace, name))["metadata"]
+            if (found.get("annotations") or {}).get(SWEEP_UID) != metadata["annotations"][SWEEP_UID]:
+                raise NameTaken(
+                    f"PersistentVolumeClaim {name} is not this sweep's (no annotation {SWEEP_UID} of its UID);"
+                    " rename or delete it, or name it in storage.uri"
+                ) from None
+
+
+def planned_runs(sweep: ScalingSweep) -> list[str]:
+    """The names of all runs that the sweep's rungs list, diagnosis included; they are known before the runs exist."""
+    return [
+        run_name(sweep, rung.name, rung.revision, run)
+        for rung in sweep.status.rungs
+        for run in (*rung.runs, *rung.experiments)
+    ]
