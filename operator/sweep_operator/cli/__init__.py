@@ -25,6 +25,7 @@ COMMANDS = {
     "fit": ("sweep_operator.cli.analyse", "fit a scaling law to records"),
     "forecast": ("sweep_operator.cli.analyse", "forecast the loss of a run from records"),
     "backtest": ("sweep_operator.cli.backtest", "replay forecasts over ladders whose outcome is known"),
+    "operator": ("sweep_operator.cli.operator", "run the controller against a cluster"),
     "report": ("sweep_operator.cli.report", "write the report of a local ladder anew"),
 }
 

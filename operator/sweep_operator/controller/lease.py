@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 from sweep_operator.clusters.kubernetes.client import Api
 from sweep_operator.clusters.kubernetes.errors import AlreadyExists, ApiError, ConflictError, NotFound
@@ -33,6 +33,17 @@ class LeaseTimes:
     duration_seconds: float = 15.0
     renew_seconds: float = 10.0
     retry_seconds: float = 2.0
+
+    @classmethod
+    def lasting(cls, seconds: float) -> Self:
+        """The same proportions for another duration (whole seconds, as the API has them)."""
+        duration = float(max(1, round(seconds)))
+        return cls(duration, duration * 2 / 3, duration * 2 / 15)
+
+    @property
+    def margin_seconds(self) -> float:
+        """From the last moment at which a leader may begin a write until another may take the Lease."""
+        return self.duration_seconds - self.renew_seconds
 
 
 def since_boot() -> float:

@@ -48,7 +48,8 @@ class Settings:
     workers: int = 4
     lease_namespace: str = "default"
     lease_name: str = "scalingsweep-operator"
-    identity: str = field(default_factory=lambda: f"{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}")
+    identity: str = field(default_factory=lambda: f"{os.uname().nodename}-{os.urandom(4).hex()}")
+    """Of this process in the Lease; a pod's host name is its own."""
     lease: LeaseTimes = field(default_factory=LeaseTimes)
     watch: WatchTimes = field(default_factory=WatchTimes)
     health_port: int | None = None

@@ -49,6 +49,16 @@ class Patience:
     retry_seconds: float = 8.0
     """No new try of a call is begun after so long; what then fails is the caller's to repeat."""
 
+    @classmethod
+    def within(cls, margin_seconds: float) -> Self:
+        """For writers under a Lease: a write ends before another may lead."""
+        return cls(connect_seconds=min(3.0, margin_seconds), write_seconds=margin_seconds)
+
+    @classmethod
+    def of_one_try(cls, seconds: float) -> Self:
+        """For the Lease itself: quick answers or none, since its keeper tries again anyway."""
+        return cls(seconds, seconds, seconds, retry_seconds=0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
