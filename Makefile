@@ -8,7 +8,7 @@ SHARED ?= $(or $(SCALINGSWEEP_SHARED),../shared)
 # Tests at once: each ladder in a test trains two models at a time.
 JOBS ?= 2
 
-.PHONY: help setup demo test control-plane quick lint crds format lock figures clean
+.PHONY: help setup demo test control-plane quick lint crds chart format lock figures clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -38,6 +38,10 @@ lint: setup ## style, types, and the arrows between packages
 
 crds: setup ## write crds/ anew from the models
 	@$(BIN)/python -m sweep_operator.crd crds
+	@$(MAKE) --no-print-directory chart
+
+chart: setup ## write what is generated of the Helm chart: values, schema, roles, CRDs, dashboards, their pages
+	@PYTHONPATH=charts $(BIN)/python -m sweep_chart
 
 format: setup ## rewrite the sources in the project's style
 	@$(BIN)/ruff check --fix-only .
