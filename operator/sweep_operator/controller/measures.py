@@ -59,7 +59,7 @@ class Measures:
             self.outcomes[key.kind, outcome] += 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a registry keeps collectors by identity
 class OperatorCollector(Collector):
     """Reads everything at the moment of a scrape."""
 
