@@ -97,10 +97,20 @@ class Progress(Document):
     """Training tokens seen."""
     loss: float | None = None
     """Training loss, nats per token, averaged over the last steps."""
+    gradient_norm: float | None = Field(default=None, ge=0)
+    """Of the last step, before clipping."""
+    learning_rate: float | None = Field(default=None, ge=0)
+    """Of the last step."""
     tokens_per_second: float = Field(default=0.0, ge=0)
     """Training speed, over the last steps."""
     mfu: float | None = Field(default=None, ge=0)
     """Model FLOPs utilisation: 6·N·tokens/s over the devices' peak; None where no peak is known, as on a CPU."""
+    memory_bytes: int | None = Field(default=None, ge=0)
+    """The most that the reporting process has held: of its GPU, or resident on a CPU."""
+    data_wait: float | None = Field(default=None, ge=0, le=1)
+    """Share of this attempt's training time that was spent waiting for batches."""
+    rewinds: int | None = Field(default=None, ge=1)
+    """How often the run went back to a checkpoint and left batches out, after a spike of the loss."""
     eta_seconds: float | None = Field(default=None, ge=0)
     """Until the run ends, as the trainer expects."""
     phase: Literal["Starting", "Training", "Evaluating", "Checkpointing", "Done"] = "Training"
