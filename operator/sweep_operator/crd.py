@@ -13,9 +13,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from sweep_analysis.recipe import Training
-from sweep_analysis.scale import PATTERN
 from sweep_operator.api import Placement, RunStatus, ScalingRun, ScalingSweep, SweepStatus
-from sweep_operator.api.rules import RULES
+from sweep_operator.api.rules import RULES, SCALE_RULES
 
 Schema = dict[str, Any]
 
@@ -39,9 +38,8 @@ fill them in; their defaults stand in the descriptions."""
 _SCALE: Schema = {
     "x-kubernetes-int-or-string": True,
     "anyOf": [{"type": "integer"}, {"type": "string"}],
-    "minimum": 1,
-    "maxLength": 20,
-    "pattern": PATTERN,
+    "maxLength": 40,
+    "x-kubernetes-validations": [rule.document() for rule in SCALE_RULES],
 }
 _KEPT = ("type", "enum", "pattern", "minLength", "maxLength", "minItems", "maxItems", "maxProperties", "maximum")
 

@@ -7,6 +7,7 @@ the document: that is acceptance's.
 import difflib
 import json
 import math
+import re
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,15 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from sweep_analysis.scale import format_scale
 from sweep_operator.api import API_VERSION, ScalingSweep
 from sweep_operator.policy import Policy
 
 MAX_BYTES = 1 << 20
 """As much as an API server takes."""
 MAX_NODES = 100_000
+LARGEST_BARE = 2**63 - 1
+"""An API server reads no larger whole number; sizes beyond it are texts there."""
 
 
 class ManifestError(Exception):
@@ -87,9 +91,19 @@ def read_documents(path: Path) -> Iterator[dict[str, Any]]:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     class Constructor(SafeConstructor):
-        """A date stays the text that it is, as for an API server."""
+        """A date stays the text that it is, as for an API server; a number means to us what it means to kubectl."""
+
+        def construct_yaml_int(self, node: Any) -> int:
+            if re.fullmatch("[-+]?0[0-7_]*[1-7][0-7_]*", node.value):
+                line = node.start_mark.line + 1
+                raise ManifestError(
+                    f"{path}, line {line}: {node.value} begins with a zero, which kubectl would read as an octal number;"
+                    " leave the zero out"
+                )
+            return int(super().construct_yaml_int(node))
 
     Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
+    Constructor.add_constructor("tag:yaml.org,2002:int", Constructor.construct_yaml_int)
     yaml = YAML(typ="safe", pure=True)
     yaml.Constructor = Constructor
     text = _text(path)
@@ -114,6 +128,24 @@ def read_documents(path: Path) -> Iterator[dict[str, Any]]:
             said = f"{path}: document {number} is {_kind(document)}"
             raise ManifestError(f"{said}; a manifest is a mapping with apiVersion, kind and spec")
         yield document
+
+
+def unsendable(path: Path, document: dict[str, Any]) -> list[str]:
+    """What a cluster would refuse although it means something here: bare numbers beyond 64 bits, one sentence each."""
+    return [
+        f"{path}: {field_path(where)}: {number:g} is too large for a bare number on a cluster;"
+        f' put it in quotes: "{format_scale(number)}"'
+        for where, number in _numbers(document)
+        if abs(number) > LARGEST_BARE
+    ]
+
+
+def _numbers(value: Any, where: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], float]]:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        yield where, value
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in entries:
+        yield from _numbers(inner, (*where, key))
 
 
 def field_path(location: Sequence[str | int]) -> str:

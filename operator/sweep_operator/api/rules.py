@@ -5,11 +5,13 @@ the real API server. Rules with `oldSelf` speak of changes, which no model can s
 (exact parameter counts, whether a design identifies its law) is acceptance's.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from sweep_analysis.scale import PATTERN
 from sweep_operator.api.run import ScalingRun
 from sweep_operator.api.status import RungStatus
 from sweep_operator.api.sweep import Generate, Ladder, RungRuns, ScalingSweep, SweepSpec
@@ -18,26 +20,62 @@ from sweep_operator.api.workload import EnvironmentSource, EnvironmentVariable, 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One `x-kubernetes-validations` entry; `field`: where the fault is shown, below the object of the rule."""
+    """One `x-kubernetes-validations` entry.
+
+    `field`: where the fault is shown, below the object of the rule. `wording`: CEL for a message with the value in it.
+    """
 
     expression: str
     message: str
     field: str = ""
+    wording: str = ""
 
     def document(self) -> dict[str, str]:
         """As a CRD holds it."""
-        place = {"fieldPath": self.field} if self.field else {}
-        return {"rule": self.expression, "message": self.message, **place}
+        optional = {"fieldPath": self.field, "messageExpression": self.wording}
+        return {"rule": self.expression, "message": self.message} | {k: v for k, v in optional.items() if v}
+
+
+_SIZE = f"matches({json.dumps(PATTERN)})"
+_QUANTITY = r"matches('^ *[0-9]+([.][0-9]+)? *([kmGgbtKMBT]|[KMGT]i)? *$')"
+_MEANT = "replace(' ', '').replace('i', '').replace('k', 'K').replace('m', 'M')" + "".join(
+    f".replace('{wrong}', '{right}')" for wrong, right in (("G", "B"), ("g", "B"), ("b", "B"), ("t", "T"))
+)
 
 
 def _number(scale: str) -> str:
-    """CEL for a Scale as a double: 30M, 1.4T, "1e21" or an integer."""
+    """CEL for a Scale as a double: 30M, 1.4T, "1e21" or an integer; -1 for what is no size."""
     head = f"double({scale}.substring(0, {scale}.size() - 1))"
     suffixes = " : ".join(
         f"{scale}.endsWith('{letter}') ? {head} * {factor}"
         for letter, factor in (("K", "1e3"), ("M", "1e6"), ("B", "1e9"), ("T", "1e12"))
     )
-    return f"(type({scale}) != string ? double({scale}) : {suffixes} : double({scale}))"
+    text = f"!{scale}.{_SIZE} ? -1.0 : {suffixes} : double({scale})"
+    return f"(type({scale}) != string ? double({scale}) : {text})"
+
+
+_NO_SIZE = f"type(self) == string && !self.{_SIZE}"
+_NEARLY_WHOLE = "[x - double(int(x + 0.5))].all(rest, rest * rest <= 1e-24 * x * x)"  # 1.001K is 1000.9999999999999
+SCALE_RULES = (
+    Rule(
+        f"!({_NO_SIZE})",
+        "this is not a size; write a whole number or a string like 30M, 1.4T or 1e21 (K, M, B, T are decimal)",
+        wording=f'"\'" + self + (self.{_QUANTITY}'
+        f" ? \"' is not a size: did you mean \" + self.{_MEANT} + '? (K, M, B, T are decimal)'"
+        ' : "\' is not a size; write a whole number or a string like 30M, 1.4T or 1e21")',
+    ),
+    Rule(
+        f"{_NO_SIZE} || {_number('self')} > 0.0",
+        "a size must be greater than zero",
+        wording="string(self) + ' is not a size: it must be greater than zero'",
+    ),
+    Rule(
+        f"{_NO_SIZE} || [{_number('self')}].all(x, x <= 0.0 || x > 9e18 || {_NEARLY_WHOLE})",
+        "a size must be a whole number",
+        wording='"\'" + string(self) + "\' is not a whole number"',
+    ),
+)
+"""Of every size; a Kubernetes quantity is answered with the size that was probably meant."""
 
 
 def _given_once(*fields: str) -> str:
@@ -105,14 +143,14 @@ RULES: Mapping[type[BaseModel], tuple[Rule, ...]] = {
         ),
         Rule(
             f"!has(self.rungs) || [{_INDICES}].all(i, i >= self.rungs.size()"
-            f" || {_LARGEST_OF_THIS} > {_LARGEST_BEFORE})",
+            f" || [{_LARGEST_OF_THIS}].all(this, this < 0.0 || this > {_LARGEST_BEFORE}))",
             "every rung must be larger than the one before it; sizes must increase",
             ".rungs",
         ),
     ),
     Generate: (
         Rule(
-            f"{_number('self.to')} > {_number('self.from')}",
+            f"[{_number('self.to')}].all(to, to < 0.0 || to > {_number('self.from')})",
             "the ladder must grow: to must be above from",
         ),
         _increasing("tokensPerParameter"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sweep_operator.acceptance import Accepted, Refused, accept
 from sweep_operator.cli.errors import Exit, InputError
-from sweep_operator.manifest import ManifestError, read_documents, read_policy, understand
+from sweep_operator.manifest import ManifestError, read_documents, read_policy, understand, unsendable
 from sweep_operator.policy import Policy
 
 
@@ -49,6 +49,8 @@ def _check(path: Path, document: dict[str, object], policy: Policy) -> int:
         manifest = understand(path, document)
     except ManifestError as error:
         return _say(error)
+    if faults := unsendable(path, manifest.written):
+        return _say(ManifestError(faults[0], faults))
     match accept(manifest.sweep, policy):
         case Refused(reason, message):
             return _say(ManifestError(f"{path}: {reason}: {message}"))
