@@ -97,7 +97,7 @@ def read_documents(path: Path) -> Iterator[dict[str, Any]]:
             if re.fullmatch("[-+]?0[0-7_]*[1-7][0-7_]*", node.value):
                 line = node.start_mark.line + 1
                 raise ManifestError(
-                    f"{path}, line {line}: {node.value} begins with a zero, which kubectl would read as an octal number;"
+                    f"{path}, line {line}: {node.value} begins with a zero, which kubectl reads as an octal number;"
                     " leave the zero out"
                 )
             return int(super().construct_yaml_int(node))
