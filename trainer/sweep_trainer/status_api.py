@@ -47,12 +47,14 @@ class StatusApi:
     namespace: str
     run: str
     uid: str
-    """Of the run; one that was made anew under the same name is not written to."""
+    """Of the run. The API server does not compare it in a write to a status, so it is compared in the answer: of a run
+    that was made anew under the same name no second write is tried."""
     host: str
     port: int
     account: Path = ACCOUNT
     timeout: float = TIMEOUT_SECONDS
     _connection: http.client.HTTPSConnection | None = field(default=None, init=False)
+    _orphaned: bool = field(default=False, init=False)
 
     @classmethod
     def of_pod(cls, run: str, uid: str) -> "StatusApi":
@@ -85,9 +87,13 @@ class StatusApi:
             self._connection = None
 
     def _apply(self, manager: str, status: dict[str, Any]) -> None:
-        metadata = {"name": self.run, "namespace": self.namespace, "uid": self.uid}
+        metadata = {"name": self.run, "namespace": self.namespace}
         document = {"apiVersion": API_VERSION, "kind": "ScalingRun", "metadata": metadata, "status": status}
-        self._send("PATCH", {"fieldManager": manager, "force": "true"}, document)
+        if not self._orphaned:
+            answer = self._send("PATCH", {"fieldManager": manager, "force": "true"}, document)
+            self._orphaned = answer.get("metadata", {}).get("uid", self.uid) != self.uid
+        if self._orphaned:
+            raise Refused(f"the run {self.run} was deleted and made anew; this attempt was at the one before")
 
     def _send(self, method: str, query: dict[str, str], document: dict[str, Any] | None) -> dict[str, Any]:
         path = f"/apis/{API_VERSION}/namespaces/{self.namespace}/scalingruns/{self.run}/status"

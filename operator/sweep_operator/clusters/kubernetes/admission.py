@@ -59,10 +59,10 @@ def trainers_policy(operator: Account) -> JSON:
             " + string(variables.after['progress']['attempt']) + '-')": (
                 "status.progress.attempt is not the attempt of this pod"
             ),
-            "variables.setsAfter.all(s, s in variables.setsBefore"
-            " || variables.pod.startsWith(object.metadata.name + '-' + string(s['attempt']) + '-'))"
-            " && variables.setsBefore.all(b, variables.setsAfter.exists(s, s['attempt'] == b['attempt'])"
-            " || variables.pod.startsWith(object.metadata.name + '-' + string(b['attempt']) + '-'))": (
+            "variables.setsAfter.all(s, variables.pod.startsWith(object.metadata.name + '-' + string(s['attempt']) + '-')"
+            " || variables.setsBefore.exists(b, b['attempt'] == s['attempt'] && b == s))"
+            " && variables.setsBefore.all(b, variables.pod.startsWith(object.metadata.name + '-'"
+            " + string(b['attempt']) + '-') || variables.setsAfter.exists(s, s['attempt'] == b['attempt']))": (
                 "status.records of another attempt is not this pod's to write"
             ),
             "!('progress' in variables.after) || !('progress' in variables.before)"
