@@ -133,7 +133,8 @@ def until(what: Callable[[], Any], seconds: float = 60.0) -> Any:
 
 def lasting(status: dict[str, Any]) -> dict[str, Any]:
     """A status without times and without what disturbances cost: equal however often a ladder was disturbed."""
-    dropped = {"time", "startedAt", "finishedAt", "lastTransitionTime", "spent", "gpuHours", "observedGeneration"}
+    times = {"time", "startedAt", "finishedAt", "lastTransitionTime", "lastUpdated"}
+    dropped = times | {"spent", "gpuHours", "observedGeneration"}
 
     def strip(value: Any) -> Any:
         if isinstance(value, dict):
@@ -156,7 +157,7 @@ def a_run(sweep: ScalingSweep, parameters: int = 27_048, seed: int = 0, rung: st
     """A run of the sweep as the reconcilers would create it."""
     run = Run(parameters=parameters, tokens=(270_336, 540_672), seed=seed, purpose=Purpose.LADDER)
     return ScalingRun(
-        metadata=Metadata(name=run_name(sweep, rung, 1, run)),
+        metadata=Metadata(name=run_name(sweep, rung, 1, run), namespace=sweep.metadata.namespace),
         spec=RunSpec(
             sweep=sweep.metadata.name,
             sweep_uid=sweep.metadata.uid,

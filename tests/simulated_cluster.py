@@ -178,31 +178,34 @@ class SimulatedCluster:
                 continue
             done = known.state is WorkloadState.ENDED and known.ending is Ending.COMPLETED
             if done:
-                records = tuple(self._record(run, attempt, tokens) for tokens in run.spec.run.tokens)
+                losses = {tokens: self.world.loss(run.spec.run, tokens) for tokens in run.spec.run.tokens}
+                records = tuple(record_of(run, attempt, *measured, self.now) for measured in losses.items())
                 sets.append(RecordSet(attempt=attempt, records=records))
             step = 100 if done else 50
             at = known.ended_at or timestamp(self.now)
             progress = Progress(attempt=attempt, step=step, steps=100, tokens=step * 100, last_updated=at)
         return run.changed(status=run.status.changed(records=tuple(sets), progress=progress))
 
-    def _record(self, run: ScalingRun, attempt: int, tokens: int) -> Record:
-        what = run.spec.run
-        return Record(
-            run=RunReference(uid=run.metadata.uid, attempt=attempt, config_digest=run.spec.config_digest),
-            purpose=what.purpose,
-            parameters=ParameterCounts(total=what.parameters, non_embedding=what.parameters, active=what.parameters),
-            tokens=tokens,
-            unique_tokens=tokens,
-            epochs=1.0,
-            flops=FlopCounts(six_nd=six_nd(what.parameters, tokens), detailed=six_nd(what.parameters, tokens)),
-            seed=what.seed,
-            loss=self.world.loss(what, tokens),
-            validation_digest="sha256:v",
-            tokenizer_digest="sha256:t",
-            gpu_seconds=1.0,
-            trainer_version="0",
-            finished_at=timestamp(self.now),
-        )
+
+def record_of(run: ScalingRun, attempt: int, tokens: int, loss: float, now: datetime) -> Record:
+    """A valid record of the run's attempt."""
+    what = run.spec.run
+    return Record(
+        run=RunReference(uid=run.metadata.uid, attempt=attempt, config_digest=run.spec.config_digest),
+        purpose=what.purpose,
+        parameters=ParameterCounts(total=what.parameters, non_embedding=what.parameters, active=what.parameters),
+        tokens=tokens,
+        unique_tokens=tokens,
+        epochs=1.0,
+        flops=FlopCounts(six_nd=six_nd(what.parameters, tokens), detailed=six_nd(what.parameters, tokens)),
+        seed=what.seed,
+        loss=loss,
+        validation_digest="sha256:v",
+        tokenizer_digest="sha256:t",
+        gpu_seconds=1.0,
+        trainer_version="0",
+        finished_at=timestamp(now),
+    )
 
 
 def settle(cluster: SimulatedCluster, policy: Policy | None = None) -> float:

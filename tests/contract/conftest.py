@@ -2,29 +2,39 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from control_plane import ControlPlane
+from live_operator import install_resources
 from local_ladder import MANIFEST, STANDIN
+from ruamel import yaml
 from simulated_cluster import SimulatedCluster, World
+from standin_trainers import Play, StandinTrainers
 
 from sweep_operator.api import ScalingSweep
-from sweep_operator.clusters import Cluster
+from sweep_operator.clusters import Cluster, Event
+from sweep_operator.clusters.kubernetes.cache import Caches
+from sweep_operator.clusters.kubernetes.client import Api
+from sweep_operator.clusters.kubernetes.cluster import KubernetesCluster
+from sweep_operator.clusters.kubernetes.resources import JOBS, PODS, RUN_LABEL, RUNS, SWEEPS
+from sweep_operator.clusters.kubernetes.watch import Watch
 from sweep_operator.clusters.local import LocalCluster
 from sweep_operator.clusters.local.apply import applied
 from sweep_operator.clusters.local.store import Store
 from sweep_operator.manifest import read_manifest
-
-KEY = "default/tiny"
 
 
 class Place(Protocol):
     """An adapter under test."""
 
     cluster: Cluster
+    key: str
+    """Of the sweep in it."""
 
     def until(self, what: Callable[[], Any]) -> Any:
         """Let time pass until the answer is true."""
@@ -37,6 +47,8 @@ class Place(Protocol):
 
 
 class Simulated:
+    key = "default/tiny"
+
     def __init__(self, sweep: ScalingSweep) -> None:
         self.cluster = SimulatedCluster(sweep.changed(metadata=sweep.metadata.changed(uid="u-1")), World())
 
@@ -55,6 +67,8 @@ class Simulated:
 
 
 class Local:
+    key = "default/tiny"
+
     def __init__(self, folder: Path) -> None:
         (folder / "text.txt").write_text("some text\n")
         (folder / "sweep.yaml").write_text(MANIFEST)
@@ -79,12 +93,67 @@ class Local:
         return len(list(self.store.workdir.glob("runs/*/attempts/*.json")))
 
 
-@pytest.fixture(params=["simulated", "local"])
+class OnKubernetes:
+    """A real API server with simulated nodes, and somebody who plays the trainers."""
+
+    def __init__(self, plane: ControlPlane, namespace: str) -> None:
+        self.key = f"{namespace}/tiny"
+        self._plane, self._namespace = plane, namespace
+        install_resources(plane)
+        document = yaml.YAML(typ="safe").load(MANIFEST)
+        plane.kubectl("create", "-n", namespace, "-f", "-", stdin=json.dumps(document))
+        self._api = Api.connect(plane.kubeconfig())
+        caches = Caches.empty()
+        self._watches = [
+            Watch(self._api, SWEEPS, caches.sweeps, namespace),
+            Watch(self._api, RUNS, caches.runs, namespace),
+            Watch(self._api, JOBS, caches.jobs, namespace, RUN_LABEL),
+            Watch(self._api, PODS, caches.pods, namespace, RUN_LABEL),
+        ]
+        for watch in self._watches:
+            watch.start()
+            assert watch.wait_synced(10)
+        self.events: list[Event] = []
+        self.cluster = KubernetesCluster(self._api, caches, self)
+        self._trainers = StandinTrainers(self._api, namespace, lambda run, attempt: Play(seconds=2.0)).start()
+
+    def emit(self, sweep: ScalingSweep, event: Event) -> None:
+        self.events.append(event)
+
+    def until(self, what: Callable[[], Any]) -> Any:
+        for _ in range(600):
+            if answer := what():
+                return answer
+            time.sleep(0.1)
+        raise AssertionError("it did not come about")
+
+    def change_spec(self) -> None:
+        patch = json.dumps({"spec": {"suspend": True}})
+        self._plane.kubectl("patch", "scalingsweep", "tiny", "-n", self._namespace, "--type=merge", "-p", patch)
+        self.until(lambda: self.cluster.sweep(self.key).spec.suspend)
+
+    def began(self) -> int:
+        return sum(len(pods) for pods in self._trainers.begun.values())
+
+    def close(self) -> None:
+        self._trainers.stop()
+        for watch in self._watches:
+            watch.stop()
+        self._api.close()
+
+
+@pytest.fixture(params=["simulated", "local", pytest.param("kubernetes", marks=pytest.mark.cluster)])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """Every adapter in turn."""
     if request.param == "simulated":
         (tmp_path / "sweep.yaml").write_text(MANIFEST)
         yield Simulated(read_manifest(tmp_path / "sweep.yaml").sweep)
+        return
+    if request.param == "kubernetes":
+        request.getfixturevalue("simulated_nodes")
+        there = OnKubernetes(request.getfixturevalue("control_plane"), request.getfixturevalue("namespace"))
+        yield there
+        there.close()
         return
     monkeypatch.setenv("PYTHONPATH", str(STANDIN), prepend=os.pathsep)
     monkeypatch.setenv("STANDIN", json.dumps({"seconds": 1.0}))

@@ -6,12 +6,10 @@ from local_ladder import a_run
 from sweep_operator.api import Attempt, RunState
 from sweep_operator.clusters import Conflict, Ending, Event, WorkloadState
 
-KEY = "default/tiny"
-
 
 def with_open_attempt(place, number=1):
     """A run whose status promises an attempt, as the reconcilers write it before they start one."""
-    sweep = place.cluster.sweep(KEY)
+    sweep = place.cluster.sweep(place.key)
     place.cluster.create_run(a_run(sweep))
     (run,) = place.cluster.runs(sweep)
     attempts = (*run.status.attempts, Attempt(attempt=number, started_at="2026-01-01T00:00:00Z"))
@@ -20,17 +18,29 @@ def with_open_attempt(place, number=1):
     return sweep, run
 
 
+def workload(place, run, attempt=1):
+    """As a pass sees it: of the run as it is read then, and anew where that was too old."""
+    while True:
+        newest = next(
+            r for r in place.cluster.runs(place.cluster.sweep(place.key)) if r.metadata.uid == run.metadata.uid
+        )
+        try:
+            return place.cluster.workload(newest, attempt)
+        except Conflict:
+            continue
+
+
 def state(place, run, attempt=1):
-    return place.cluster.workload(run, attempt).state
+    return workload(place, run, attempt).state
 
 
 def test_a_sweep_is_found_by_its_key_and_by_no_other(place):
-    assert place.cluster.sweep(KEY).metadata.name == "tiny"
-    assert place.cluster.sweep("default/other") is None
+    assert place.cluster.sweep(place.key).metadata.name == "tiny"
+    assert place.cluster.sweep(place.key + "-other") is None
 
 
 def test_a_run_created_twice_is_there_once_and_has_a_uid(place):
-    sweep = place.cluster.sweep(KEY)
+    sweep = place.cluster.sweep(place.key)
     place.cluster.create_run(a_run(sweep))
     (first,) = place.cluster.runs(sweep)
     place.cluster.create_run(a_run(sweep))
@@ -41,18 +51,18 @@ def test_a_run_created_twice_is_there_once_and_has_a_uid(place):
 
 
 def test_a_status_is_read_back_as_it_was_written(place):
-    sweep = place.cluster.sweep(KEY)
+    sweep = place.cluster.sweep(place.key)
     status = sweep.status.changed(phase="Running", observed_generation=1)
     place.cluster.write_sweep_status(sweep, status)
-    assert place.cluster.sweep(KEY).status == status
+    assert place.cluster.sweep(place.key).status == status
 
 
 def test_a_status_of_a_sweep_that_was_changed_meanwhile_is_a_conflict(place):
-    sweep = place.cluster.sweep(KEY)
+    sweep = place.cluster.sweep(place.key)
     place.change_spec()
     with pytest.raises(Conflict):
         place.cluster.write_sweep_status(sweep, sweep.status.changed(phase="Running"))
-    assert place.cluster.sweep(KEY).spec.suspend
+    assert place.cluster.sweep(place.key).spec.suspend
 
 
 def test_a_written_run_status_keeps_what_the_trainer_reports(place):
@@ -76,7 +86,7 @@ def test_a_started_attempt_runs_and_ends_completed_with_its_records(place):
     place.cluster.start(sweep, run, 1)
     assert state(place, run) in (WorkloadState.PENDING, WorkloadState.RUNNING)
     place.until(lambda: state(place, run) is WorkloadState.ENDED)
-    ended = place.cluster.workload(run, 1)
+    ended = workload(place, run)
     assert ended.ending is Ending.COMPLETED
     assert ended.started_at < ended.ended_at
     assert ended.gpu_seconds > 0
@@ -102,7 +112,7 @@ def test_an_attempt_that_is_stopped_ends_interrupted_however_often_it_is_told(pl
     for _ in range(3):
         place.cluster.stop(run, 1)
     place.until(lambda: state(place, run) is WorkloadState.ENDED)
-    assert place.cluster.workload(run, 1).ending is Ending.INTERRUPTED
+    assert workload(place, run).ending is Ending.INTERRUPTED
 
 
 def test_a_second_attempt_may_follow_one_that_was_stopped(place):
@@ -114,9 +124,9 @@ def test_a_second_attempt_may_follow_one_that_was_stopped(place):
     sweep, run = with_open_attempt(place, 2)
     place.cluster.start(sweep, run, 2)
     place.until(lambda: state(place, run, 2) is WorkloadState.ENDED)
-    assert place.cluster.workload(run, 2).ending is Ending.COMPLETED
-    assert place.cluster.workload(run, 1).ending is Ending.INTERRUPTED
+    assert workload(place, run, 2).ending is Ending.COMPLETED
+    assert workload(place, run).ending is Ending.INTERRUPTED
 
 
 def test_events_are_taken_and_never_raise(place):
-    place.cluster.emit(place.cluster.sweep(KEY), Event("Something", "happened", rung="a"))
+    place.cluster.emit(place.cluster.sweep(place.key), Event("Something", "happened", rung="a"))

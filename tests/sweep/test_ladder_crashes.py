@@ -11,7 +11,7 @@ from sweep_analysis.record import FailureReason
 from sweep_operator.api import RungState, ScalingRun, SweepStatus
 from sweep_operator.clusters import Ending
 
-TIMES = {"time", "startedAt", "finishedAt", "lastTransitionTime", "observedGeneration"}
+TIMES = {"time", "startedAt", "finishedAt", "lastTransitionTime", "lastUpdated", "observedGeneration"}
 SPEND = {"gpuSeconds", "diagnosisGpuSeconds", "gpuHours"}
 
 

@@ -131,7 +131,10 @@ class Cluster(Protocol):
         """Replace the operator's part of the run's status. Raises Conflict when it changed meanwhile."""
 
     def workload(self, run: ScalingRun, attempt: int) -> Workload:
-        """What is known of that attempt's processes."""
+        """What is known of that attempt's processes.
+
+        Raises Conflict when it has ended and the run, as it was read, is older than what its trainer told last.
+        """
 
     def start(self, sweep: ScalingSweep, run: ScalingRun, attempt: int) -> None:
         """Start the attempt's processes; starting what was started already does nothing.

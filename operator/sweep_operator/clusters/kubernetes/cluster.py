@@ -23,6 +23,7 @@ from sweep_operator.clusters import (
     NotNow,
     StartRefused,
     Workload,
+    WorkloadState,
 )
 from sweep_operator.clusters.kubernetes import storage
 from sweep_operator.clusters.kubernetes.access import Access
@@ -157,9 +158,14 @@ class KubernetesCluster:
             job = self._look_again(run, attempt)
         uid = job.identity.uid if job is not None else reference.uid if reference is not None else None
         pods = [pod for pod in self._pods(run, attempt) if pod.identity.owner_uid == uid]
-        return workload_of(run, attempt, job, pods, _now(), self.patience_seconds)
+        found = workload_of(run, attempt, job, pods, _now(), self.patience_seconds)
+        if found.state is WorkloadState.ENDED and not _told_everything(run):
+            self._hear_it_out(run)
+        return found
 
     def start(self, sweep: ScalingSweep, run: ScalingRun, attempt: int) -> None:
+        if self._job(run, attempt) is not None:
+            return
         objection = storage.objection(sweep)
         if objection:
             raise StartRefused(FailureReason.BAD_CONFIGURATION, objection)
@@ -246,6 +252,19 @@ class KubernetesCluster:
         self.caches.jobs.put(document)
         return self._job(run, attempt)
 
+    def _hear_it_out(self, run: ScalingRun) -> None:
+        """Before an end is judged without all its records: whether the trainer's last words are still on their way.
+
+        Runs, Jobs and pods come by watches of their own, so an end may be seen before what was written ahead of it.
+        """
+        try:
+            document = self.api.get(RUNS.path(run.metadata.namespace, run.metadata.name))
+        except NotFound as error:
+            raise Conflict(error.message) from None
+        if document["metadata"]["resourceVersion"] != run.metadata.resource_version:
+            self.caches.runs.put(document)
+            raise Conflict(f"ScalingRun {run.metadata.name} is newer than it was known")
+
     def _recognised(self, run: ScalingRun, attempt: int) -> JSON:
         """The object that stands where the attempt's Job should: ours (put right where its marks were taken), or not.
 
@@ -267,6 +286,12 @@ class KubernetesCluster:
             marks = {"labels": job_labels(run, attempt), "ownerReferences": [owner_reference(run)]}
             return self.api.patch(path, {"metadata": {"uid": document["metadata"]["uid"], **marks}})
         raise NameTaken(_taken("Job", namespace, name, owner))
+
+
+def _told_everything(run: ScalingRun) -> bool:
+    """Whether a record is known for each that is due."""
+    records = (record for reported in run.status.records for record in reported.records)
+    return {record.tokens for record in (*run.status.accepted, *records)} >= set(run.spec.run.tokens)
 
 
 def _taken(kind: str, namespace: str, name: str, owner: dict[str, Any] | None) -> str:

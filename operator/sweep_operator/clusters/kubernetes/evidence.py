@@ -133,7 +133,7 @@ def _lingering(living: Sequence[PodView]) -> str:
         if pod.identity.deleted_at:
             return (
                 f"pod {pod.identity.name} on {pod.node} is going; if the node is lost for good, delete the Node or"
-                " taint it node.kubernetes.io/out-of-service, since a second attempt beside a living first is never made"
+                " taint it node.kubernetes.io/out-of-service, as a second attempt beside a living first is never made"
             )
     return ""
 
