@@ -2,11 +2,11 @@
 
 import sys
 
-from control_plane.build import PROGRAMS, UnavailableError, missing, program
+from control_plane.build import EVERYDAY, UnavailableError, missing, program
 
 
 def main() -> int:
-    waiting = missing(PROGRAMS)
+    waiting = missing(EVERYDAY)
     if waiting:
         minutes = sum(p.minutes for p in waiting)
         print(f"control plane: {len(waiting)} programs to build, once, about {minutes:.0f} min", file=sys.stderr)

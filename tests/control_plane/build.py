@@ -41,10 +41,14 @@ PROGRAMS = {
         Program("kubectl", "kubernetes", "k8s.io/kubernetes/cmd/kubectl", 0.5),
         Program("kube-controller-manager", "kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager", 1.5),
         Program("kube-scheduler", "kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler", 1.0),
+        Program("kubelet", "kubernetes", "k8s.io/kubernetes/cmd/kubelet", 0.5),
         Program("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok", 1.2),
         Program("helm", "helm", "helm.sh/helm/v4/cmd/helm", 1.8),
     )
 }
+
+EVERYDAY = tuple(name for name in PROGRAMS if name != "kubelet")
+"""What `make test` needs; the kubelet is `make e2e`'s alone."""
 
 
 def pinned(module: str, dependency: str) -> str:
