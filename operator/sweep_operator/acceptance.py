@@ -17,6 +17,8 @@ from sweep_operator.api import Generate, RungRuns, RungSpec, RungState, ScalingS
 from sweep_operator.policy import Policy
 
 MAX_RUNS = 64
+MAX_TOKENS = 2**53
+"""JSON's readers keep whole numbers exactly up to here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,11 @@ def _run(
     learning_rate_factor: float = 1.0,
     purpose: Purpose = Purpose.LADDER,
 ) -> Run:
+    if max(tokens) > MAX_TOKENS:
+        raise ValueError(
+            f"{format_scale(max(tokens))} tokens are more than can be counted exactly; at most"
+            f" {format_scale(MAX_TOKENS)} are taken"
+        )
     return Run(
         parameters=shape_of(training, parameters).parameters,
         tokens=whole_batches(training, tokens),

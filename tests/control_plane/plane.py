@@ -188,6 +188,11 @@ class ControlPlane:
         """Apply a document or a List, server-side."""
         self.kubectl("apply", "--server-side", "-f", "-", *arguments, user=user, stdin=json.dumps(document))
 
+    def install(self, definitions: Path) -> None:
+        """Apply a folder of CustomResourceDefinitions and wait until they are served."""
+        self.kubectl("apply", "--server-side", "-f", str(definitions))
+        self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(definitions))
+
     def get(self, *arguments: str) -> dict[str, Any]:
         """`kubectl get … -o json`, read."""
         document: dict[str, Any] = json.loads(self.kubectl("get", *arguments, "-o", "json").stdout)
