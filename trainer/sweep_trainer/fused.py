@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sweep_analysis.recipe import Optimizer
+from sweep_analysis.recipe import Hyperparameters, Optimizer
 from sweep_analysis.shape import Shape
 from sweep_trainer.model import NORM_EPS, Block, Decoder
 from sweep_trainer.optim import FlatAdamW, gradient_of
@@ -169,11 +169,24 @@ def head_weight(model: Decoder) -> Tensor:
     return model.head * model.norm
 
 
+def objection(hyper: Hyperparameters) -> str | None:
+    """None where a run may be computed by hand, else why it must go through autograd."""
+    if hyper.objective is not None and hyper.objective.kind != "Pretraining":
+        return f"the objective is {hyper.objective.kind}"
+    if hyper.document_end is not None:
+        return "attention stays within documents"
+    if hyper.transfer_width is not None:
+        return "muP scales the logits"
+    return agrees(hyper.shape)
+
+
 def agrees(shape: Shape) -> str | None:
     """None when the hand-derived gradients equal autograd's on this machine, else why the plain model must be used.
 
     Tried on one block of the shape with random weights: zeros, as training starts from, hide mistakes.
     """
+    if shape.architecture or shape.experts or shape.qk_norm or shape.kv_heads or shape.own_head_size:
+        return "only plain blocks have hand-derived gradients"
     generator = torch.Generator().manual_seed(0)
     model = Decoder(shape.changed(layers=1), 16, seed=0)
     FlatAdamW(model, Optimizer())  # for the gradients that it allocates

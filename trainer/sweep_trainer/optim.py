@@ -4,6 +4,8 @@ Owns the layout of parameters in memory: matrices in one buffer, which decay, ga
 buffers instead of thirty tensors make the update a handful of calls. Knows no schedule (`schedule.py`).
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,38 @@ _EPS = 1e-8
 MOMENTS = ("mean", "square")
 """Prefixes under which a state holds a parameter's moments; every engine uses them, so that any reads any's state."""
 STEPS = "optimizer.steps"
+_EMBEDDINGS = {"embedding", "output"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that are updated alike."""
+
+    name: str
+    parameters: dict[str, nn.Parameter]
+    decay: float
+    rate: float
+    """Multiplies the learning rate."""
+
+
+def parameter_groups(model: nn.Module, recipe: Optimizer, width_ratio: float) -> tuple[Group, ...]:
+    """Matrices, which decay, and gains, which do not.
+
+    Where muP's base width is another than the model's, the hidden matrices' rate is multiplied by base / width and the
+    embeddings' is not (Yang et al. 2022, arXiv:2203.03466, table 8).
+    """
+    named = dict(model.named_parameters())
+    matrices = {name: p for name, p in named.items() if p.ndim > 1}
+    gains = Group("gains", {name: p for name, p in named.items() if p.ndim == 1}, 0.0, 1.0)
+    if width_ratio == 1.0:
+        return Group("matrices", matrices, recipe.weight_decay, 1.0), gains
+    hidden = {name: p for name, p in matrices.items() if name not in _EMBEDDINGS}
+    outer = {name: p for name, p in matrices.items() if name in _EMBEDDINGS}
+    return (
+        Group("matrices", hidden, recipe.weight_decay, width_ratio),
+        Group("embeddings", outer, recipe.weight_decay, 1.0),
+        gains,
+    )
 
 
 class FlatAdamW:
@@ -22,15 +56,10 @@ class FlatAdamW:
     the update, and its first step imports seconds' worth of compiler.
     """
 
-    def __init__(self, model: nn.Module, recipe: Optimizer) -> None:
-        named = dict(model.named_parameters())
+    def __init__(self, model: nn.Module, recipe: Optimizer, width_ratio: float = 1.0) -> None:
         self.recipe = recipe
-        self._groups = {
-            "matrices": {name: p for name, p in named.items() if p.ndim > 1},
-            "gains": {name: p for name, p in named.items() if p.ndim == 1},
-        }
-        self.buffers = {name: _flatten(list(group.values())) for name, group in self._groups.items()}
-        self._decay = {"matrices": recipe.weight_decay, "gains": 0.0}
+        self._groups = {group.name: group for group in parameter_groups(model, recipe, width_ratio)}
+        self.buffers = {name: _flatten(list(group.parameters.values())) for name, group in self._groups.items()}
         self._state = {
             f"{name}.{kind}": torch.zeros_like(buffer, requires_grad=False)
             for name, buffer in self.buffers.items()
@@ -62,10 +91,10 @@ class FlatAdamW:
                 [self._state[f"{name}.square"]],
                 [],
                 [self._steps],
-                lr=learning_rate,
+                lr=learning_rate * self._groups[name].rate,
                 beta1=self.recipe.beta1,
                 beta2=self.recipe.beta2,
-                weight_decay=self._decay[name],
+                weight_decay=self._groups[name].decay,
                 eps=_EPS,
                 amsgrad=False,
                 maximize=False,
@@ -79,9 +108,9 @@ class FlatAdamW:
         The tensors are the optimizer's own: what is copied into them is taken up.
         """
         tensors = {STEPS: self._steps}
-        for group, parameters in self._groups.items():
+        for group, members in self._groups.items():
             at = 0
-            for name, p in parameters.items():
+            for name, p in members.parameters.items():
                 tensors[name] = p.data
                 for kind in MOMENTS:
                     tensors[f"{kind}.{name}"] = self._state[f"{group}.{kind}"][at : at + p.numel()].view_as(p)

@@ -17,16 +17,14 @@ from torch.utils.checkpoint import checkpoint
 
 from sweep_analysis.execution import Execution
 from sweep_analysis.recipe import Hyperparameters
+from sweep_trainer.build import DTYPES, LanguageModel, attention_of, build
 from sweep_trainer.engines import state as shares
 from sweep_trainer.engines.micro_batch import MicroBatch, ran_out
 from sweep_trainer.engines.protocol import Batch, State
 from sweep_trainer.engines.ranks import ALONE, Ranks
 from sweep_trainer.engines.scaling import LossScale
-from sweep_trainer.fused import FusedLoss, agrees
-from sweep_trainer.model import Decoder
+from sweep_trainer.fused import FusedLoss, objection
 from sweep_trainer.optim import FlatAdamW, gradient_of
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class PlainTorch:
@@ -45,17 +43,19 @@ class PlainTorch:
         _keep_freed_memory()
         self._ranks = ranks
         self._device = device_of(ranks)
-        self.model = Decoder(hyper.shape, hyper.sequence_length, seed).to(self._device)
+        attention = attention_of(hyper, self._device)
+        self.attention = str(attention)
+        self.model = build(hyper, seed, self._device, attention)
         self.parameters = sum(p.numel() for p in self.model.parameters())
-        self._optimizer = FlatAdamW(self.model, hyper.optimizer)
+        self._optimizer = FlatAdamW(self.model, hyper.optimizer, hyper.width_ratio)
         self._micro = MicroBatch(execution.micro_batch)
         self._autocast = partial(
             torch.autocast, self._device.type, DTYPES[hyper.precision], enabled=hyper.precision != "fp32"
         )
         self._scale = LossScale(self._device) if hyper.precision == "fp16" else None
-        objection = self._not_by_hand(hyper, execution)
-        self._fused = FusedLoss(self.model) if objection is None else None
-        self.path = "hand-derived gradients" if objection is None else f"autograd, because {objection}"
+        reason = self._not_by_hand(hyper, execution)
+        self._fused = FusedLoss(self.model) if reason is None else None
+        self.path = "hand-derived gradients" if reason is None else f"autograd, because {reason}"
         if execution.activation_checkpointing:
             recompute_blocks(self.model)
         self._loss: Callable[[Tensor], Tensor] = self.model.loss
@@ -71,7 +71,7 @@ class PlainTorch:
             return f"the precision is {hyper.precision}"
         if execution.micro_batch or execution.activation_checkpointing or execution.compile:
             return "a step is cut into pieces, recomputed or compiled"
-        return agrees(hyper.shape)
+        return objection(hyper)
 
     def step(self, batch: Batch, learning_rate: float) -> None:
         loss = self._gradients(batch)
@@ -128,7 +128,13 @@ class PlainTorch:
         if self._fused:
             return self._fused.loss(tokens).item()
         with self._autocast():
-            return self.model.loss(tokens).item()
+            return float(self.model.loss(tokens).item())
+
+    @torch.inference_mode()
+    def likelihood(self, batch: Batch) -> list[tuple[float, bool]]:
+        with self._autocast():
+            nats, right = self.model.likelihood(self._tensor(batch))
+        return list(zip(nats.tolist(), right.tolist(), strict=True))
 
     def state(self) -> State:
         return shares.copied(self._named(), self._ranks)
@@ -157,7 +163,7 @@ def device_of(ranks: Ranks) -> torch.device:
     return torch.device("cuda", ranks.local) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def recompute_blocks(model: Decoder) -> None:
+def recompute_blocks(model: LanguageModel) -> None:
     """Keep of each block its input alone; the rest is computed again in the backward pass (Chen et al. 2016,
     arXiv:1604.06174)."""
     for block in model.blocks:

@@ -21,6 +21,8 @@ class Engine(Protocol):
     """N, all trainable parameters, counted on the built model."""
     path: str
     """How losses and gradients are computed, and why so; for the log."""
+    attention: str
+    """The attention kernel and its version; for the record."""
 
     def step(self, batch: Batch, learning_rate: float) -> None:
         """One optimizer step of all ranks. Its loss and gradient norm are read later, in bulk, so that no step waits
@@ -34,6 +36,13 @@ class Engine(Protocol):
     def evaluate(self, batch: Batch) -> float:
         """Mean loss, nats per token, of this rank's batch, without training on it; all ranks call, each with as many
         sequences."""
+        ...
+
+    def likelihood(self, batch: Batch) -> list[tuple[float, bool]]:
+        """For each row: nats of all its predicted tokens, and whether each was the most likely one.
+
+        `model.targets` says which are predicted. All ranks call, with the same batch.
+        """
         ...
 
     def state(self) -> State:

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from sweep_analysis.execution import DeepSpeed
 from sweep_analysis.recipe import Hyperparameters, Training
+from sweep_trainer.build import LanguageModel, attention_of, build
 from sweep_trainer.engines import state as shares
 from sweep_trainer.engines.deepspeed_config import deepspeed_config
-from sweep_trainer.engines.plain import recompute_blocks
+from sweep_trainer.engines.plain import device_of, recompute_blocks
 from sweep_trainer.engines.protocol import Batch, State
 from sweep_trainer.engines.ranks import Ranks
-from sweep_trainer.model import Decoder
-from sweep_trainer.optim import MOMENTS, STEPS
+from sweep_trainer.optim import MOMENTS, STEPS, parameter_groups
 
 _DEEPSPEED_NAMES = dict(zip(MOMENTS, ("exp_avg", "exp_avg_sq"), strict=True))
 
@@ -36,18 +36,21 @@ class Zero:
         self._ranks = ranks
         self._stage = (training.deepspeed or DeepSpeed()).zero_stage
         self._sequences = config["train_micro_batch_size_per_gpu"]
-        self.model = Decoder(hyper.shape, hyper.sequence_length, seed)
+        attention = attention_of(hyper, device_of(ranks))
+        self.attention = str(attention)
+        self.model = build(hyper, seed, torch.device("cpu"), attention)
         self.parameters = sum(p.numel() for p in self.model.parameters())
         self._shapes = {name: tuple(p.shape) for name, p in self.model.named_parameters()}
         if training.activation_checkpointing:
             recompute_blocks(self.model)
-        matrices: dict[str, Any] = {"params": [p for p in self.model.parameters() if p.ndim > 1]}
-        gains: dict[str, Any] = {"params": [p for p in self.model.parameters() if p.ndim == 1], "weight_decay": 0.0}
+        groups = parameter_groups(self.model, hyper.optimizer, hyper.width_ratio)
         self._adam = torch.optim.AdamW(
-            [matrices, gains],
+            [
+                {"params": list(group.parameters.values()), "weight_decay": group.decay, "rate": group.rate}
+                for group in groups
+            ],
             lr=hyper.learning_rate,
             betas=(hyper.optimizer.beta1, hyper.optimizer.beta2),
-            weight_decay=hyper.optimizer.weight_decay,
             fused=True,
         )
         deepspeed.init_distributed(verbose=False)  # takes up the group that is there
@@ -61,7 +64,7 @@ class Zero:
 
     def step(self, batch: Batch, learning_rate: float) -> None:
         for group in self._adam.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["rate"]
         total = torch.zeros((), device=self._engine.device)
         pieces = [batch[at : at + self._sequences] for at in range(0, len(batch), self._sequences)]
         for place, piece in enumerate(pieces):
@@ -93,6 +96,13 @@ class Zero:
         loss = self._engine(self._tensor(batch)).item()
         self._engine.train()
         return float(loss)
+
+    @torch.no_grad()
+    def likelihood(self, batch: Batch) -> list[tuple[float, bool]]:
+        self._engine.eval()
+        nats, right = self._engine(self._tensor(batch), likelihood=True)
+        self._engine.train()
+        return list(zip(nats.tolist(), right.tolist(), strict=True))
 
     def state(self) -> State:
         mine = shares.kept_by(self._state_shapes(), self._ranks)
@@ -225,14 +235,14 @@ class Zero:
 
 
 class _Loss(nn.Module):
-    """What DeepSpeed wraps: tokens in, mean loss out."""
+    """What DeepSpeed wraps: tokens in, mean loss out, or each row's likelihood."""
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, model: LanguageModel) -> None:
         super().__init__()
-        self.decoder = decoder
+        self.model = model
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.decoder.loss(tokens)
+    def forward(self, tokens: Tensor, *, likelihood: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        return self.model.likelihood(tokens) if likelihood else self.model.loss(tokens)
 
 
 def _imported() -> Any:

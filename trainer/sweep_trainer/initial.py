@@ -1,0 +1,71 @@
+"""The weights that a run starts from when its objective names some.
+
+Owns reading them: a final model of an earlier run, or an exported folder. Refuses weights of another shape by naming
+the first tensor that differs. Reads safetensors alone: pickles can run code.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from torch import nn
+
+from sweep_analysis.record import FailureReason
+from sweep_trainer.failure import RunError
+from sweep_trainer.llama import Weights, from_llama
+from sweep_trainer.model import Decoder, Scorer
+
+
+@torch.no_grad()
+def take_up(model: nn.Module, path: str) -> None:
+    """Put the file's weights into the model; a reward model keeps its own output. Raises RunError."""
+    weights = _read(path, model)
+    for name, parameter in model.named_parameters():
+        if isinstance(model, Scorer) and name == "output":
+            continue
+        found = weights.get(name)
+        if found is None:
+            raise _refused(f"{path} has no {name}, which this recipe's model has")
+        if found.shape != tuple(parameter.shape):
+            raise _refused(
+                f"{path}: {name} is {_sizes(found.shape)} and this recipe's is {_sizes(tuple(parameter.shape))};"
+                " name weights of the same shape, or set training.model and parameters to theirs"
+            )
+        parameter.copy_(torch.from_numpy(np.ascontiguousarray(found)))
+
+
+def digest_of_start(path: str) -> str:
+    """`sha256:…` of the weights' file, so that a checkpoint of a run that started elsewhere is not taken up."""
+    try:
+        with _file(path).open("rb") as file:
+            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _refused(f"objective.startFrom: {path} cannot be read ({error.strerror})") from None
+
+
+def _read(path: str, model: nn.Module) -> Weights:
+    try:
+        weights: Weights = load_file(_file(path))
+    except (OSError, SafetensorError) as error:
+        raise _refused(f"objective.startFrom: {path} cannot be read as safetensors ({error})") from None
+    if isinstance(model, Decoder) and "model.embed_tokens.weight" in weights:
+        try:
+            return from_llama(weights, model.shape)
+        except KeyError as error:
+            raise _refused(f"{path} has no {error.args[0]}, which this recipe's model needs") from None
+    return {f"model.{name}": tensor for name, tensor in weights.items()} if not isinstance(model, Decoder) else weights
+
+
+def _file(path: str) -> Path:
+    return Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
+
+
+def _refused(sentence: str) -> RunError:
+    return RunError(FailureReason.BAD_CONFIGURATION, sentence)
