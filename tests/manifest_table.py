@@ -35,13 +35,10 @@ def ladder(lines: str) -> str:
 
 
 def rungs(count: int) -> str:
-    return ladder(
-        "rungs:\n"
-        + "\n".join(
-            f"- {{name: r{i}, runs: [{{parameters: {round(20_000 * 1.08 ** min(i, 31)) + i}, tokensPerParameter: [10, 20]}}]}}"
-            for i in range(count)
-        )
-    )
+    """So many rungs, up to thirty-two of them far enough apart."""
+    sizes = [round(40_000 * 1.15 ** min(i, 31)) + i for i in range(count)]
+    runs = [f"runs: [{{parameters: {size}, tokensPerParameter: [10, 20]}}]" for size in sizes]
+    return ladder("rungs:\n" + "\n".join(f"- {{name: r{i}, {each}}}" for i, each in enumerate(runs)))
 
 
 FINE = {
@@ -68,7 +65,7 @@ FINE = {
     "a claim that goes with the sweep": spec("storage: {claim: {size: 1Gi}, whenDeleted: Delete}"),
     "storage in a bucket": spec("storage: {uri: 's3://bucket/web-7b'}"),
     "a pod template": spec("runtime: {podTemplate: {spec: {hostAliases: [{ip: 10.0.0.1, hostnames: [a]}]}}}"),
-    "thirty-two rungs": replaced("parameters: 170K, tokens: 3.4M", "parameters: 1M, tokens: 20M", rungs(32)),
+    "thirty-two rungs": replaced("parameters: 170K, tokens: 3.4M", "parameters: 5M, tokens: 100M", rungs(32)),
     "a ladder by rule": ladder("generate: {from: 20K, to: 80K, rungs: 5, tokensPerParameter: [10, 20]}"),
     "an approval": spec("approvals: [{rung: a, verdict: 'sha256:" + 64 * "0" + "'}]"),
 }
