@@ -36,7 +36,7 @@ def ladder(lines: str) -> str:
 
 def rungs(count: int) -> str:
     """So many rungs, up to thirty-two of them far enough apart."""
-    sizes = [round(40_000 * 1.15 ** min(i, 31)) + i for i in range(count)]
+    sizes = [round(40_000 * 1.3 ** min(i, 31)) + i for i in range(count)]
     runs = [f"runs: [{{parameters: {size}, tokensPerParameter: [10, 20]}}]" for size in sizes]
     return ladder("rungs:\n" + "\n".join(f"- {{name: r{i}, {each}}}" for i, each in enumerate(runs)))
 
@@ -65,7 +65,7 @@ FINE = {
     "a claim that goes with the sweep": spec("storage: {claim: {size: 1Gi}, whenDeleted: Delete}"),
     "storage in a bucket": spec("storage: {uri: 's3://bucket/web-7b'}"),
     "a pod template": spec("runtime: {podTemplate: {spec: {hostAliases: [{ip: 10.0.0.1, hostnames: [a]}]}}}"),
-    "thirty-two rungs": replaced("parameters: 170K, tokens: 3.4M", "parameters: 5M, tokens: 100M", rungs(32)),
+    "thirty-two rungs": replaced("parameters: 170K, tokens: 3.4M", "parameters: 200M, tokens: 4B", rungs(32)),
     "a ladder by rule": ladder("generate: {from: 20K, to: 80K, rungs: 5, tokensPerParameter: [10, 20]}"),
     "an approval": spec("approvals: [{rung: a, verdict: 'sha256:" + 64 * "0" + "'}]"),
 }
