@@ -21,7 +21,7 @@ from tiny_run import curve_of, failure_of, losses_of, moved, records_of, written
 from sweep_analysis.recipe import Schedule, resolve, whole_batches
 from sweep_analysis.record import ExitStatus, FailureReason, Progress
 from sweep_analysis.rung import RunOrder
-from sweep_trainer import files, storage
+from sweep_trainer import curve, files
 from sweep_trainer.__main__ import train
 from sweep_trainer.interruption import Interrupted, Interruption
 from sweep_trainer.report import Report
@@ -185,7 +185,7 @@ def test_a_trainer_whose_driver_is_killed_leaves_a_checkpoint_and_goes(order: Ru
         driver.kill()
         driver.wait()
     wait_for(lambda: bool(list(Path(order.storage).glob("checkpoint-*.safetensors"))))
-    with storage.locked(Path(order.storage), 2, Interruption()):
+    with curve.locked(Path(order.storage), 2, Interruption()):
         pass  # it let go of the lock, so it is gone
 
 
@@ -303,7 +303,7 @@ def test_storage_that_takes_no_checkpoint_is_told_apart(
             raise OSError(number, os.strerror(number), str(path))
         write(path, content)
 
-    monkeypatch.setattr("sweep_trainer.checkpoint.write_atomically", refusing)
+    monkeypatch.setattr("sweep_trainer.storage.write_atomically", refusing)
     assert train(str(written(order))) == ExitStatus.FAILED
     failure = failure_of(order)
     assert failure.reason is reason
@@ -346,8 +346,8 @@ def test_an_order_that_cannot_be_read_is_status_2_and_one_sentence(
 def test_a_second_trainer_of_the_same_run_is_told_who_holds_it(
     order: RunOrder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "_PATIENCE_SECONDS", 0.2)
-    with storage.locked(Path(order.storage), 1, Interruption()):
+    monkeypatch.setattr(curve, "_PATIENCE_SECONDS", 0.2)
+    with curve.locked(Path(order.storage), 1, Interruption()):
         second = order.changed(attempt=2)
         assert train(str(written(second))) == ExitStatus.FAILED
     failure = failure_of(second)

@@ -1,103 +1,178 @@
-"""The folder that a run keeps for itself: its lock and its learning curve.
+"""Where a run keeps its state: a folder, or objects under any address that fsspec knows (s3://, gs://, …).
 
-Owns who may write there, and that the curve never holds a step twice. Checkpoints are `checkpoint.py`'s.
+Owns putting, getting and removing whole objects by name, and patience with storage that fails for minutes. Refuses to
+know what the objects are.
 """
 
-import contextlib
-import fcntl
-import hashlib
-import json
-import os
-import socket
+import errno
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from sweep_analysis.record import FailureReason
 from sweep_trainer.failure import RunError
-from sweep_trainer.interruption import Interrupted, Interruption
+from sweep_trainer.files import write_atomically
 
-_PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 600.0
+"""How long storage may fail before the run gives up on it; training goes on meanwhile."""
+_LONGEST_PAUSE = 15.0
+_PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENETDOWN, errno.EHOSTDOWN, errno.ECONNRESET}
+"""Errors of a mounted file system whose server is away; a full or read-only disk does not pass by itself."""
 
-
-@contextlib.contextmanager
-def locked(storage: Path, attempt: int, interruption: Interruption) -> Iterator[None]:
-    """Hold the run's lock; waits up to ten seconds for a trainer that is just leaving.
-
-    Raises RunError with the holder's name after that, Interrupted when asked to stop meanwhile.
-    """
-    storage.mkdir(parents=True, exist_ok=True)
-    with (storage / "lock").open("a+", encoding="utf-8") as file:
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if interruption.requested:
-                    raise Interrupted from None
-                if time.monotonic() > deadline:
-                    file.seek(0)
-                    holder = file.read().strip() or "another trainer"
-                    raise RunError(
-                        FailureReason.STORAGE_UNWRITABLE,
-                        f"{storage} is in use by {holder}; this attempt changed nothing, stop that one and try again",
-                    ) from None
-                time.sleep(0.1)
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()}, attempt {attempt}\n")
-        file.flush()
-        for leftover in storage.glob(".*.[0-9]*"):  # half-written files of a killed attempt
-            leftover.unlink(missing_ok=True)
-        yield  # the kernel lets go of the lock with the file, however this process ends
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
-class LearningCurve:
-    """`curve.jsonl`: a line a step, appended when a checkpoint or a record is due, cut back to what is resumed from.
+class Storage(Protocol):
+    """Objects by name. Every method raises OSError; a put object is whole or absent to every reader."""
 
-    `step` counts executed steps of the whole run, branches included; `tokens` is D on the step's
-    path; `branch` is the token count whose decay it belongs to, absent on the trunk.
-    """
+    def put(self, name: str, content: bytes) -> None: ...
 
-    def __init__(self, path: Path, last_step: int) -> None:
-        """Open the curve, dropping every line after executed step `last_step`, and any half-written one."""
+    def get(self, name: str) -> bytes: ...
+
+    def names(self) -> list[str]:
+        """Of all objects, sorted; those whose writing was cut short are not among them."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Without complaint when it is gone already."""
+        ...
+
+    def address(self, name: str) -> str:
+        """Where a person finds the object."""
+        ...
+
+    def passes(self, error: OSError) -> bool:
+        """Whether the error may be gone in a while."""
+        ...
+
+
+class Folder:
+    """A folder of this machine, or of a volume that is mounted here."""
+
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._digest = hashlib.sha256()
-        self._waiting: list[bytes] = []
-        kept = 0
-        with path.open("a+b") as file:
-            file.seek(0)
-            for line in file:
-                if not line.endswith(b"\n") or _step_of(line) is None or (_step_of(line) or 0) > last_step:
-                    break
-                kept += len(line)
-                self._digest.update(line)
-            file.truncate(kept)
 
-    def add(self, point: dict[str, Any]) -> None:
-        """Note one step; it reaches the disk with `flush`."""
-        self._waiting.append(json.dumps(point, separators=(",", ":")).encode() + b"\n")
+    def put(self, name: str, content: bytes) -> None:
+        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path / name, content)
 
-    def flush(self) -> None:
-        """Write what was noted, down to the disk."""
-        content = b"".join(self._waiting)
-        with self.path.open("ab") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        self._waiting.clear()
-        self._digest.update(content)
+    def get(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
 
-    @property
-    def digest(self) -> str:
-        """Of all lines flushed so far."""
-        return "sha256:" + self._digest.hexdigest()
+    def names(self) -> list[str]:
+        return sorted(p.name for p in self.path.iterdir() if p.is_file()) if self.path.is_dir() else []
+
+    def remove(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
+
+    def address(self, name: str) -> str:
+        return str(self.path / name)
+
+    def passes(self, error: OSError) -> bool:
+        return error.errno in _PASSING
 
 
-def _step_of(line: bytes) -> int | None:
+class Objects:
+    """An address of fsspec's. Object stores make an object visible whole, at the end of its upload."""
+
+    def __init__(self, uri: str) -> None:
+        """Raises RunError when there is no program for such an address, or the address cannot be written."""
+        self.uri = uri.rstrip("/")
+        try:
+            import fsspec
+
+            self._system, self._root = fsspec.core.url_to_fs(self.uri)
+        except ImportError as error:
+            scheme = uri.split("://")[0]
+            raise RunError(
+                FailureReason.BAD_CONFIGURATION,
+                f"storage at {uri} needs a package that is not installed ({error}); install 'scalingsweep[{scheme}]'",
+            ) from None
+        except ValueError as error:
+            raise RunError(FailureReason.BAD_CONFIGURATION, f"storage at {uri}: {error}") from None
+
+    def put(self, name: str, content: bytes) -> None:
+        self._do(lambda: self._system.pipe_file(f"{self._root}/{name}", content), name)
+
+    def get(self, name: str) -> bytes:
+        content: bytes = self._do(lambda: self._system.cat_file(f"{self._root}/{name}"), name)
+        return content
+
+    def names(self) -> list[str]:
+        def listed() -> list[str]:
+            self._system.invalidate_cache()
+            try:
+                found: list[dict[str, Any]] = self._system.ls(self._root, detail=True)
+            except FileNotFoundError:
+                return []
+            return sorted(entry["name"].rsplit("/", 1)[-1] for entry in found if entry["type"] == "file")
+
+        return self._do(listed, "")
+
+    def remove(self, name: str) -> None:
+        def removed() -> None:
+            try:
+                self._system.rm_file(f"{self._root}/{name}")
+            except FileNotFoundError:
+                return
+
+        self._do(removed, name)
+
+    def address(self, name: str) -> str:
+        return f"{self.uri}/{name}"
+
+    def passes(self, error: OSError) -> bool:
+        return not isinstance(error, PermissionError | FileNotFoundError)
+
+    def _do(self, action: Callable[[], T], name: str) -> T:
+        """Clients of object stores raise what they like; here it is an OSError that names the object."""
+        try:
+            return action()
+        except (PermissionError, FileNotFoundError) as error:
+            raise type(error)(error.errno or errno.EACCES, str(error), self.address(name)) from error
+        except Exception as error:  # they share no base class; it is raised again as an OSError
+            refused = any(word in type(error).__name__ for word in ("Credentials", "Param"))
+            kind, number = (PermissionError, errno.EACCES) if refused else (OSError, errno.EIO)
+            raise kind(number, f"{type(error).__name__}: {error}", self.address(name)) from error
+
+
+def storage_at(uri: str) -> Storage:
+    """The storage of an address, or of a path. Raises RunError where no storage can be had by it."""
+    if uri.startswith("file://"):
+        return Folder(Path(uri.removeprefix("file://")))
+    return Objects(uri) if "://" in uri else Folder(Path(uri))
+
+
+def is_folder(uri: str) -> bool:
+    """Whether the address is a path of this machine."""
+    return "://" not in uri or uri.startswith("file://")
+
+
+def probe(storage: Storage) -> None:
+    """Write, read and remove an object before anything is computed. Raises RunError with the remedy."""
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return None
+        storage.put("probe", b"may this run write here?")
+        storage.get("probe")
+        storage.remove("probe")
+    except OSError as error:
+        raise RunError(
+            FailureReason.BAD_CONFIGURATION,
+            f"{storage.address('')} cannot be used as storage ({error.strerror}); check its name and permissions",
+        ) from error
+
+
+def patiently(action: Callable[[], T], storage: Storage, *, patience: float = PATIENCE_SECONDS) -> T:
+    """Do it again, ever more rarely, while the storage fails in a way that passes. Raises OSError in the end."""
+    deadline, pause = time.monotonic() + patience, 0.25
+    while True:
+        try:
+            return action()
+        except OSError as error:
+            if not storage.passes(error) or time.monotonic() + pause > deadline:
+                raise
+            log.warning("the storage fails (%s); again in %.2g s", error, pause)
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)

@@ -10,6 +10,7 @@ pure functions of the step, and a checkpoint holds all the rest.
                             └ decay → record at D₂
 """
 
+import contextlib
 import logging
 import math
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 from safetensors.numpy import save
 
 from sweep_analysis.document import digest_of
+from sweep_analysis.execution import Spikes
 from sweep_analysis.recipe import Hyperparameters, resolve
 from sweep_analysis.record import (
     Curve,
@@ -30,17 +32,21 @@ from sweep_analysis.record import (
     RunReference,
 )
 from sweep_analysis.rung import RunOrder
-from sweep_trainer import VERSION, checkpoint
-from sweep_trainer.checkpoint import Checkpoint, Position
+from sweep_trainer import VERSION
+from sweep_trainer.checkpoint import Checkpoint, Checkpoints, Position
+from sweep_trainer.curve import CURVE, LearningCurve, folder_of, locked
 from sweep_trainer.data import Prepared, open_prepared
-from sweep_trainer.engines.plain import PlainTorch
+from sweep_trainer.engines.choose import engine_for
 from sweep_trainer.engines.protocol import Engine, State
+from sweep_trainer.engines.ranks import ALONE, PATIENCE_SECONDS, Ranks
 from sweep_trainer.failure import RunError
-from sweep_trainer.files import write_atomically
 from sweep_trainer.interruption import Interrupted, Interruption
+from sweep_trainer.meter import Meter, memory_bytes
 from sweep_trainer.report import Report, now
 from sweep_trainer.schedule import Segment, learning_rate, segments
-from sweep_trainer.storage import LearningCurve, locked
+from sweep_trainer.spike import SpikeWatch, batch_of
+from sweep_trainer.stall import StallAlarm
+from sweep_trainer.storage import Folder, Storage, is_folder, patiently, probe, storage_at
 
 _TICK_SECONDS = 1.0
 """How often progress is written and the loss is looked at."""
@@ -56,35 +62,43 @@ Models of 20 to 67 thousand parameters at 30 times the best learning rate stay b
 log = logging.getLogger(__name__)
 
 
-def run(order: RunOrder, interruption: Interruption, report: Report, *, begun: float) -> None:
+def run(order: RunOrder, interruption: Interruption, report: Report, *, begun: float, ranks: Ranks = ALONE) -> None:
     """Carry out an order until all its records are reported. `begun`: `time.monotonic()` when the attempt started.
 
-    Raises Interrupted after a checkpoint when asked to stop, RunError, DataError or OSError when it cannot go on.
+    Every rank of a run calls it; the first one alone reports, and the report of the others is not used. Raises
+    Interrupted after a checkpoint when asked to stop, RunError, DataError or OSError when it cannot go on.
     """
     try:
         hyper = resolve(order.training, order.run.parameters, order.run.tokens, order.run.learning_rate_factor)
     except ValueError as error:
         raise RunError(FailureReason.BAD_CONFIGURATION, str(error)) from None
-    with locked(Path(order.storage), order.attempt, interruption):
+    storage = storage_at(order.storage)
+    if ranks.first and not is_folder(order.storage):
+        probe(storage)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(folder_of(order, ranks))
+        if ranks.first:
+            stack.enter_context(locked(folder, order.attempt, interruption))
         plan = segments(hyper)
         steps = plan[-1].first + plan[-1].stop - plan[-1].start
-        report.carry_over()
-        done = set(order.run.tokens) <= set(report.records)
-        report.progress(
-            Progress(
-                attempt=order.attempt,
-                step=steps if done else 0,
-                steps=steps,
-                tokens=max(order.run.tokens) if done else 0,
-                phase="Done" if done else "Starting",
-                last_updated=now(),
+        recorded = _recorded(order, report, ranks)
+        done = set(order.run.tokens) <= recorded
+        if ranks.first:
+            report.progress(
+                Progress(
+                    attempt=order.attempt,
+                    step=steps if done else 0,
+                    steps=steps,
+                    tokens=max(order.run.tokens) if done else 0,
+                    phase="Done" if done else "Starting",
+                    last_updated=now(),
+                )
             )
-        )
         if done:
             log.info("all records were measured by earlier attempts")
             return
         data = open_prepared(order.training, Path(order.cache))
-        engine = PlainTorch(hyper, order.run.seed, order.threads)
+        engine = engine_for(order, hyper, ranks)
         if engine.parameters != order.run.parameters:
             raise RunError(
                 FailureReason.BAD_CONFIGURATION,
@@ -92,7 +106,29 @@ def run(order: RunOrder, interruption: Interruption, report: Report, *, begun: f
                 f" plan the run with {engine.parameters:,}",
             )
         log.info("%s parameters on %d threads; %s", f"{engine.parameters:,}", order.threads, engine.path)
-        _Loop(order, hyper, plan, steps, data, engine, interruption, report, begun).run()
+        stall = order.training.stall_seconds or (PATIENCE_SECONDS if ranks.world > 1 else None)
+        with StallAlarm(stall) as alarm:
+            loop = _Loop(
+                order, hyper, plan, steps, data, engine, interruption, report, begun, ranks, storage, folder, recorded
+            )
+            loop.alarm = alarm
+            loop.run()
+
+
+def _recorded(order: RunOrder, report: Report, ranks: Ranks) -> set[int]:
+    """Token counts whose records earlier attempts have left, as the first rank knows them."""
+    if ranks.first:
+        report.carry_over()
+    known = ranks.any(*(ranks.first and tokens in report.records for tokens in order.run.tokens))
+    return {tokens for tokens, there in zip(order.run.tokens, known, strict=True) if there}
+
+
+class _Rewind(Exception):  # noqa: N818  # not an error: the loop goes back and tries other batches
+    """A spike: raised where it is found, with the step that showed it."""
+
+    def __init__(self, step: int, why: str) -> None:
+        super().__init__(why)
+        self.step = step
 
 
 @dataclass
@@ -107,26 +143,74 @@ class _Loop:
     interruption: Interruption
     report: Report
     begun: float
+    ranks: Ranks
+    storage: Storage
+    folder: Path
+    """Of this machine: the curve grows here."""
+    recorded: set[int]
+    """Token counts whose records are there."""
+    alarm: StallAlarm = field(default_factory=lambda: StallAlarm(None))
     trunk: State | None = None
     training_seconds: float = 0.0
-    _steps_here: int = 0
-    _seconds_here: float = 0.0
+    left_out: tuple[tuple[int, int], ...] = ()
     _loss: float | None = None
+    _last: dict[str, float | None] = field(default_factory=dict)
     _unread: list[tuple[Segment, int, float]] = field(default_factory=list)
     """(segment, step, learning rate) of the steps whose losses the engine still holds."""
 
     def run(self) -> None:
-        self.storage = Path(self.order.storage)
         self.batch = self.hyper.batch_tokens // self.hyper.sequence_length
-        self.identity = digest_of([self.order.config_digest, self.data.data_digest, VERSION])
+        self.mine = self.ranks.share(self.batch)
+        self.meter = Meter(self.hyper.batch_tokens, self.engine.parameters, self.ranks.world)
+        identity = digest_of([self.order.config_digest, self.data.data_digest, VERSION])
+        self.checkpoints = Checkpoints(self.storage, identity, self.ranks, self.order.training.checkpoints)
+        rule = self.order.training.spikes
+        self._spikes = SpikeWatch(rule) if rule else None
+        self._begin = self.engine.state() if rule or self.checkpoints.exists() else {}
         at = self._past_what_is_recorded(self._resume())
-        self.curve = LearningCurve(self.storage / "curve.jsonl", at.executed)
+        if rule is None:
+            self._begin = {}
+        self._open_curve(at)
         self._saved = self._ticked = time.monotonic()
         self.interruption.nothing_to_save(False)
-        self._segment(at.segment, at.step)
-        for index in range(at.segment + 1, len(self.plan)):
-            self._segment(index, self.plan[index].start)
+        while at.segment < len(self.plan):
+            try:
+                self._segment(at.segment, at.step)
+                following = at.segment + 1
+                start = self.plan[following].start if following < len(self.plan) else 0
+                at = Position(following, start, 0, 0.0)
+            except _Rewind as spike:
+                at = self._rewound(spike)
+        self.checkpoints.settle()
         self._show("Done", len(self.plan) - 1, self.plan[-1].stop)
+
+    def _open_curve(self, at: Position) -> None:
+        """The curve up to a position; where the folder is a passing one, from what lies beside the checkpoints."""
+        path = self.folder / CURVE
+        if self.ranks.first and not isinstance(self.storage, Folder) and CURVE in self.storage.names():
+            path.write_bytes(patiently(lambda: self.storage.get(CURVE), self.storage))
+        self.curve = LearningCurve(path, at.executed)
+
+    def _rewound(self, spike: _Rewind) -> Position:
+        """Go back to the newest checkpoint, and leave out the batches from there to the spike."""
+        assert self._spikes is not None, "without a rule nothing is a spike"
+        if not self._spikes.allows(len(self.left_out)):
+            raise RunError(
+                FailureReason.DIVERGED,
+                f"{spike} at step {spike.step + 1:,}, after {len(self.left_out)} rewinds; lower the learning rate",
+            )
+        before = self.left_out
+        self.checkpoints.settle()
+        self._unread.clear()
+        self.engine.measured()
+        self.engine.load(self._begin)  # where there is no checkpoint yet
+        self.trunk = None
+        at = self._past_what_is_recorded(self._resume())
+        self.left_out = (*before, (at.step, max(1, spike.step - at.step + 1)))
+        self._spikes = SpikeWatch(self.order.training.spikes or Spikes())
+        self._open_curve(at)
+        log.warning("%s at step %d; going on from step %d without the batches between", spike, spike.step + 1, at.step)
+        return at
 
     def _segment(self, index: int, step: int) -> None:
         """Train one segment from `step` on; a branch ends in its record and gives way to the trunk."""
@@ -137,13 +221,12 @@ class _Loop:
             self.trunk = self.engine.state()
         while step < segment.stop:
             rate = learning_rate(self.hyper, step, segment)
-            batch = self.data.batch(self.order.run.seed, step, self.batch)
-            started = time.perf_counter()
-            self.engine.step(batch, rate)
-            self._seconds_here += time.perf_counter() - started
+            with self.meter.waiting():
+                batch = self.data.batch(self.order.run.seed, batch_of(step, self.left_out), self.batch)[self.mine]
+            with self.meter.stepping():
+                self.engine.step(batch, rate)
             self._unread.append((segment, step, rate))
             step += 1
-            self._steps_here += 1
             self._between_steps(index, step)
         if segment.branch is not None:
             self._read_losses()
@@ -158,18 +241,27 @@ class _Loop:
         self.trunk = None
 
     def _between_steps(self, index: int, step: int) -> None:
-        if self.interruption.requested:
+        """What is due by the clock is due by the first rank's: reading losses and saving take all ranks."""
+        now_, first = time.monotonic(), self.ranks.first
+        asked, tick, due, busy = self.ranks.any(
+            self.interruption.requested,
+            first and now_ - self._ticked >= _TICK_SECONDS,
+            first and now_ - self._saved >= self.order.training.checkpoint_seconds,
+            self.checkpoints.busy,
+        )
+        if asked:
             self._leave(index, step)
-        now_ = time.monotonic()
-        if now_ - self._ticked >= _TICK_SECONDS:
+        if tick:
+            self.alarm.alive()
             self._read_losses()
             self._show("Training", index, step)
             self._ticked = time.monotonic()
-        if now_ - self._saved >= self.order.training.checkpoint_seconds:
+        if due and not busy:
             self._save(index, step)
 
     def _leave(self, index: int, step: int) -> None:
         self._save(index, step)
+        self.checkpoints.settle()
         raise Interrupted
 
     def _measure(self, index: int) -> None:
@@ -181,11 +273,16 @@ class _Loop:
         if not loss < math.log(self.hyper.shape.vocabulary):
             raise self._diverged(loss, segment.stop)
         self.curve.flush()
-        weights = save(
-            self.engine.weights(),
+        weights = self.engine.weights()
+        self.recorded.add(tokens)
+        if not self.ranks.first:
+            return
+        file = save(
+            weights,
             {"shape": self.hyper.shape.model_dump_json(by_alias=True), "configDigest": self.order.config_digest},
         )
-        write_atomically(self.storage / f"model-{tokens}.safetensors", weights)
+        patiently(lambda: self.storage.put(f"model-{tokens}.safetensors", file), self.storage)
+        self._put_curve()
         shape = self.hyper.shape
         self.report.record(
             Record(
@@ -205,7 +302,7 @@ class _Loop:
                 validation_digest=self.data.validation_digest,
                 tokenizer_digest=self.data.tokenizer_digest,
                 gpu_seconds=time.monotonic() - self.begun,
-                curve=Curve(uri=self.curve.path.absolute().as_uri(), digest=self.curve.digest),
+                curve=Curve(uri=self._curve_uri, digest=self.curve.digest),
                 trainer_version=VERSION,
                 finished_at=now(),
             )
@@ -219,21 +316,28 @@ class _Loop:
         nats = 0.0
         for start in range(0, len(windows), rows):
             batch = windows[start : start + rows]
-            if self.interruption.requested:
+            if self.ranks.any(self.interruption.requested)[0]:
                 self._leave(index, self.plan[index].stop)
-            nats += self.engine.evaluate(batch) * len(batch)
-        return nats / len(windows)
+            self.alarm.alive()
+            shared = len(batch) % self.ranks.world == 0  # an odd rest is every rank's, and their mean is the same
+            nats += self.engine.evaluate(batch[self.ranks.share(len(batch))] if shared else batch) * len(batch)
+        return self.ranks.mean([nats])[0] / len(windows)
 
     def _read_losses(self) -> None:
         """Fetch the losses of the steps since the last look, note them, and stop a run that has come apart."""
         measured = self.engine.measured()
         for (segment, step, rate), (loss, norm) in zip(self._unread, measured, strict=True):
+            objection = self._spikes.objection(loss) if self._spikes else None
+            if objection:
+                raise _Rewind(step, objection)
             if not math.isfinite(loss) or loss > _DIVERGED_AT * math.log(self.hyper.shape.vocabulary):
                 raise self._diverged(loss, step + 1)
             point = {"step": segment.first + step + 1 - segment.start, "tokens": (step + 1) * self.hyper.batch_tokens}
             if segment.branch is not None:
                 point["branch"] = self._tokens_of(segment)
-            self.curve.add(point | {"loss": loss, "learningRate": rate, "gradientNorm": norm})
+            whole_norm = norm if math.isfinite(norm) else None  # fp16 overflowed and the step was left out
+            self.curve.add(point | {"loss": loss, "learningRate": rate, "gradientNorm": whole_norm})
+            self._last = {"gradientNorm": whole_norm, "learningRate": rate}
         self._unread.clear()
         if measured:
             self._loss = sum(loss for loss, _ in measured) / len(measured)
@@ -247,7 +351,7 @@ class _Loop:
 
     def _is_recorded(self, index: int) -> bool:
         segment = self.plan[index]
-        return segment.branch is not None and self._tokens_of(segment) in self.report.records
+        return segment.branch is not None and self._tokens_of(segment) in self.recorded
 
     def _records_missing_before(self, index: int) -> list[int]:
         """Token counts that were passed before segment `index` and of which no record is left."""
@@ -265,14 +369,25 @@ class _Loop:
         self._show("Checkpointing", index, step)
         self._read_losses()
         self.curve.flush()
-        position = Position(index, step, self._executed(index, step), self.training_seconds + self._seconds_here)
-        checkpoint.write(self.storage, self.identity, Checkpoint(position, self.engine.state(), self.trunk))
+        seconds = self.training_seconds + self.meter.seconds
+        position = Position(index, step, self._executed(index, step), seconds, self.left_out)
+        self.checkpoints.write(Checkpoint(position, self.engine.state(), self.trunk), before=self._put_curve)
         self._saved = time.monotonic()
+
+    def _put_curve(self) -> None:
+        """Where the curve grows in a passing folder, put it where it lasts."""
+        if self.ranks.first and not isinstance(self.storage, Folder):
+            self.storage.put(CURVE, self.curve.path.read_bytes())
+
+    @property
+    def _curve_uri(self) -> str:
+        if isinstance(self.storage, Folder):
+            return self.curve.path.absolute().as_uri()
+        return self.storage.address(CURVE)
 
     def _resume(self) -> Position:
         """Take up the newest usable checkpoint, or begin at the first step."""
-        begin = self.engine.state()
-        for saved in checkpoint.read(self.storage, self.identity):
+        for saved in self.checkpoints.read():
             missing = self._records_missing_before(saved.position.segment)
             if missing:
                 log.warning("the record at %s tokens is lost; a checkpoint after it is not used", f"{missing[0]:,}")
@@ -281,15 +396,16 @@ class _Loop:
                 self.engine.load(saved.state)
             except (KeyError, ValueError, RuntimeError) as error:
                 log.warning("a checkpoint does not fit the model (%s) and is not used", error)
-                self.engine.load(begin)
+                self.engine.load(self._begin)
                 continue
             self.trunk = saved.trunk
-            self.training_seconds = saved.position.training_seconds
+            self.training_seconds = max(0.0, saved.position.training_seconds - self.meter.seconds)
+            self.left_out = saved.position.left_out
             log.info("going on from step %d", saved.position.executed)
             return saved.position
-        if checkpoint.exists(self.storage):
+        if self.checkpoints.exists():
             log.warning("%s: no checkpoint can be used, the run starts over", FailureReason.CHECKPOINT_UNREADABLE)
-            checkpoint.clear(self.storage)
+            self.checkpoints.clear()
         return Position(0, self.plan[0].start, 0, 0.0)
 
     def _past_what_is_recorded(self, at: Position) -> Position:
@@ -302,22 +418,25 @@ class _Loop:
         return Position(at.segment + 1, following.start, following.first, at.training_seconds)
 
     def _show(self, phase: str, index: int, step: int) -> None:
+        if not self.ranks.first:
+            return
         executed = self._executed(index, step)
-        speed = self._steps_here * self.hyper.batch_tokens / self._seconds_here if self._seconds_here else 0.0
+        speed = self.meter.tokens_per_second
         left = (self.steps - executed) * self.hyper.batch_tokens
-        self.report.progress(
-            Progress.model_validate(
-                {
-                    "attempt": self.order.attempt,
-                    "step": executed,
-                    "steps": self.steps,
-                    "tokens": step * self.hyper.batch_tokens,
-                    "loss": self._loss,
-                    "tokensPerSecond": speed,
-                    "etaSeconds": left / speed if speed else None,
-                    "phase": phase,
-                    "trainingSeconds": self.training_seconds + self._seconds_here,
-                    "lastUpdated": now(),
-                }
-            )
-        )
+        progress = {
+            "attempt": self.order.attempt,
+            "step": executed,
+            "steps": self.steps,
+            "tokens": step * self.hyper.batch_tokens,
+            "loss": self._loss,
+            "tokensPerSecond": speed,
+            "mfu": self.meter.mfu,
+            "memoryBytes": memory_bytes(),
+            "dataWait": self.meter.data_wait,
+            "rewinds": len(self.left_out) or None,
+            "etaSeconds": left / speed if speed else None,
+            "phase": phase,
+            "trainingSeconds": self.training_seconds + self.meter.seconds,
+            "lastUpdated": now(),
+        }
+        self.report.progress(Progress.model_validate(progress | self._last))

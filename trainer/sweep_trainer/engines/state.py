@@ -4,6 +4,7 @@ Owns who keeps what, so that a checkpoint of many processes is written by many, 
 more or fewer. Knows no engine: tensors come by name.
 """
 
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
@@ -14,9 +15,14 @@ from sweep_trainer.engines.protocol import State
 from sweep_trainer.engines.ranks import Ranks
 
 
+def keeper(name: str, world: int) -> int:
+    """The rank that keeps a tensor: by its name alone, so that a share is known before the other names are."""
+    return zlib.crc32(name.encode()) % world
+
+
 def kept_by(names: Iterable[str], ranks: Ranks) -> set[str]:
-    """The names that this rank keeps: every `world`-th of the sorted ones."""
-    return set(sorted(names)[ranks.rank :: ranks.world])
+    """The names that this rank keeps."""
+    return {name for name in names if keeper(name, ranks.world) == ranks.rank}
 
 
 def copied(tensors: Mapping[str, Tensor], ranks: Ranks) -> State:
@@ -33,8 +39,8 @@ def handed_out(
     Raises KeyError or ValueError, on every rank alike, when a share lacks a tensor or has it in another shape.
     """
     _check(state, shapes, ranks)
-    for place, name in enumerate(sorted(shapes)):
-        owner = place % ranks.world
+    for name in sorted(shapes):
+        owner = keeper(name, ranks.world)
         tensor = torch.empty(shapes[name])
         if owner == ranks.rank:
             tensor = torch.from_numpy(np.array(state[name], dtype=np.float32))
