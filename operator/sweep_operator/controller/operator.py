@@ -190,9 +190,16 @@ class Operator:
         if self._stopping.is_set():
             return
         self._leads.set()
+        began = time.monotonic()
         self._router.everything()
         self._events.start()
         self._workers.start()
+        threading.Thread(target=self._tell_when_caught_up, args=(began,), name="caught-up", daemon=True).start()
+
+    def _tell_when_caught_up(self, began: float) -> None:
+        while not self.queue.idle and not self._stopping.wait(0.05):
+            pass
+        log.info("caught up %.1f s after the Lease was got", time.monotonic() - began)
 
     def _observe(self) -> Iterator[Known]:
         """Every sweep, to be read with its runs where one of them has changed since the last scrape.

@@ -50,6 +50,12 @@ class WorkQueue(Generic[K]):
         return len(self._since)
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing waits for a worker and no worker is at work."""
+        with self._changed:
+            return not self._since and not self._working
+
+    @property
     def delayed(self) -> int:
         """Keys that wait for their time."""
         return len(self._due)

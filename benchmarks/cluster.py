@@ -1,0 +1,341 @@
+"""The operator on a real API server: at rest, promoting, and against bare Jobs. Prints tables and writes JSON.
+
+    python benchmarks/cluster.py rest --sweeps 1000            memory, CPU, calls at rest; time to catch up
+    python benchmarks/cluster.py promotions --sweeps 1000      last record → the next rung's children exist
+    python benchmarks/cluster.py throughput --runs 600         runs through sweeps against the same bare Jobs
+    python benchmarks/cluster.py all                           each of them, and growth at 100, 1,000 and 3,000 sweeps
+
+etcd, the API server, the operator and this program share one machine. In `promotions` no Job controller runs: this
+program plays it, so that the figure is the operator's own latency and not that of Kubernetes' batching.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cluster_world as world
+import psutil
+from cluster_world import NAMESPACE, free_port
+
+from sweep_operator.clusters.kubernetes.client import Api
+from sweep_operator.clusters.kubernetes.resources import JOBS, RUNS, SWEEPS
+
+RESULTS = Path(__file__).parent / "results" / "cluster.json"
+ANNOTATIONS = {"simulated/outcome": "Succeeded", "simulated/after": "1s"}
+
+
+@dataclass
+class OperatorProcess:
+    """A real `scalingsweep operator`."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    port: int
+    calls_before: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def entry(self, pattern: str, seconds: float = 180.0) -> re.Match[str]:
+        """The first log entry that matches, waiting for it."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if found := re.search(pattern, self.log.read_text()):
+                return found
+            if self.process.poll() is not None:
+                raise SystemExit(f"the operator ended:\n{self.log.read_text()[-2000:]}")
+            time.sleep(0.1)
+        raise SystemExit(f"no log entry matches {pattern}:\n{self.log.read_text()[-2000:]}")
+
+    def scrape(self) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=30) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    def calls(self) -> Counter[tuple[str, str]]:
+        """Requests so far by verb and resource, the Lease's and watches left out."""
+        total: Counter[tuple[str, str]] = Counter()
+        for line in self.scrape().splitlines():
+            if line.startswith("scalingsweep_api_calls_total{"):
+                labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
+                if labels["resource"] != "leases" and labels["verb"] != "watch":
+                    total[labels["verb"], labels["resource"]] += int(float(line.rsplit(" ", 1)[1]))
+        return total
+
+    def megabytes(self) -> float:
+        return float(psutil.Process(self.process.pid).memory_info().rss) / 1e6
+
+    def cpu_seconds(self) -> float:
+        times = psutil.Process(self.process.pid).cpu_times()
+        return float(times.user + times.system)
+
+
+@contextmanager
+def operator(plane: Any, folder: Path) -> Iterator[OperatorProcess]:
+    """Start it, and end it with SIGTERM."""
+    port = free_port()
+    log = folder / "operator.log"
+    arguments = ("--kubeconfig", plane.kubeconfig(), "--metrics-port", port, "--lease-namespace", NAMESPACE)
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sweep_operator.cli", "operator", *map(str, arguments)],
+            stderr=stream,
+        )
+    try:
+        yield OperatorProcess(process, log, port)
+    finally:
+        process.terminate()
+        process.wait(15)
+
+
+def rest(sweeps: int, seconds: float = 60.0) -> dict[str, Any]:
+    """Every sweep finished, ten runs each: what it costs to know of them."""
+    with tempfile.TemporaryDirectory() as name, running(Path(name)) as (plane, api):
+        moment = world.climbed(seeds=2)
+        world.put(api, moment, list(world.names(sweeps)))
+        began = time.monotonic()
+        with operator(plane, Path(name)) as process:
+            caught_up = float(process.entry(r"caught up ([\d.]+) s after")[1])
+            until_ready = time.monotonic() - began
+            writes = process.calls()
+            first_scrape = time.monotonic()
+            page = process.scrape()
+            first_scrape = time.monotonic() - first_scrape
+            time.sleep(5)
+            cpu, calls = process.cpu_seconds(), process.calls()
+            time.sleep(seconds)
+            quiet = (process.cpu_seconds() - cpu) / seconds
+            cpu = process.cpu_seconds()
+            for _ in range(4):
+                time.sleep(seconds / 4)
+                process.scrape()
+            scraped = (process.cpu_seconds() - cpu) / seconds
+            return {
+                "sweeps": sweeps,
+                "runs": sweeps * len(moment.runs),
+                "startToCaughtUpSeconds": round(until_ready, 1),
+                "leaseToCaughtUpSeconds": caught_up,
+                "callsToCatchUp": _readable(writes),
+                "megabytes": round(process.megabytes()),
+                "coresAtRest": round(quiet, 3),
+                "coresAtRestScrapedFourTimesAMinute": round(scraped, 3),
+                "callsAtRest": _readable(process.calls() - calls),
+                "pageMegabytes": round(len(page) / 1e6, 2),
+            }
+
+
+def promotions(sweeps: int, seconds: float = 60.0, per_second: float = 2.0) -> dict[str, Any]:
+    """A rung of three runs ends twice a second, each time in another sweep, while all others go on."""
+    with tempfile.TemporaryDirectory() as name, running(Path(name)) as (plane, api):
+        names = list(world.names(sweeps))
+        world.put(api, world.begun("d", seeds=3), names)
+        runs: dict[str, Any] = {}
+        children: dict[str, list[float]] = {}
+        started: set[str] = set()
+        controller = world.JobController(api, started=started.add)
+        pool = ThreadPoolExecutor(8)
+
+        def learn_run(kind: str, run: Any) -> None:
+            runs[run["metadata"]["name"]] = run
+            if kind == "ADDED" and run["spec"]["rung"] == "e":
+                children.setdefault(run["spec"]["sweep"], []).append(time.monotonic())
+
+        def learn_job(kind: str, job: Any) -> None:
+            if kind == "ADDED":
+                pool.submit(controller.run, job)
+
+        world.Follower(api, RUNS.path(NAMESPACE), learn_run)
+        world.Follower(api, JOBS.path(NAMESPACE), learn_job)
+        with operator(plane, Path(name)) as process:
+            process.entry(r"caught up ([\d.]+) s after", 600)
+            _until(lambda: len(started) == 3 * sweeps, 600)
+            time.sleep(10)
+            before, cpu, megabytes = process.calls(), process.cpu_seconds(), process.megabytes()
+            due: dict[str, list[str]] = {}
+            for name_, run in list(runs.items()):
+                if run["spec"]["rung"] == "d":
+                    due.setdefault(run["spec"]["sweep"], []).append(name_)
+            ended: dict[str, float] = {}
+
+            def end_rung(sweep: str) -> None:
+                for run in due[sweep]:
+                    ended[sweep] = time.monotonic()
+                    world.report(api, runs[run], 1)
+                    controller.complete(controller.jobs[run])
+
+            promoted = names[: int(seconds * per_second)]
+            start = time.monotonic()
+            for number, sweep in enumerate(promoted):
+                time.sleep(max(0.0, start + number / per_second - time.monotonic()))
+                pool.submit(end_rung, sweep)
+            _until(lambda: all(len(children.get(sweep, ())) == 3 for sweep in promoted), 120)
+            took = time.monotonic() - start
+            latencies = sorted(max(children[sweep]) - ended[sweep] for sweep in promoted)
+            time.sleep(3)
+            return {
+                "sweeps": sweeps,
+                "runs": len(runs),
+                "promotions": len(promoted),
+                "perSecond": per_second,
+                "latencySeconds": {q: round(_quantile(latencies, q), 3) for q in (0.5, 0.9, 0.99, 1.0)},
+                "callsPerPromotedRun": _per_run(process.calls() - before, 3 * len(promoted)),
+                "cores": round((process.cpu_seconds() - cpu) / took, 3),
+                "megabytes": round(max(megabytes, process.megabytes())),
+            }
+
+
+def throughput(runs: int) -> dict[str, Any]:
+    """One-GPU runs as bare Jobs, then the same through sweeps, on simulated nodes."""
+    with tempfile.TemporaryDirectory() as name, running(Path(name), workloads=True) as (plane, api):
+        bare = _bare(api, runs)
+        per_sweep = 60
+        sizes = ("15K", "17K", "20K", "24K")
+        first = [{"parameters": s, "tokensPerParameter": [10, 20], "seeds": list(range(15))} for s in sizes]
+        rungs = [{"name": "a", "runs": first}, *world.manifest("", 1)["spec"]["ladder"]["rungs"][2:]]
+        template = {"metadata": {"annotations": ANNOTATIONS}}
+        documents = [
+            world.manifest(
+                sweep,
+                1,
+                ladder={"rungs": rungs},
+                gate={"warmupRungs": 1, "promotion": "Manual"},
+                runtime={"podTemplate": template},
+            )
+            for sweep in world.names(runs // per_sweep)
+        ]
+        known: dict[str, Any] = {}
+        reported: set[str] = set()
+        succeeded: dict[str, float] = {}
+        pool = ThreadPoolExecutor(8)
+
+        def learn_run(kind: str, run: Any) -> None:
+            run_name, status = run["metadata"]["name"], run.get("status", {})
+            known[run_name] = run
+            if status.get("attempt") == 1 and run_name not in reported:
+                reported.add(run_name)
+                pool.submit(world.report, api, run, 1)
+            if status.get("state") == "Succeeded":
+                succeeded.setdefault(run_name, time.monotonic())
+
+        with operator(plane, Path(name)) as process:
+            process.entry(r"caught up")
+            world.Follower(api, RUNS.path(NAMESPACE), learn_run)
+            before = process.calls()
+            began = time.monotonic()
+            for document in documents:
+                api.create(SWEEPS.path(NAMESPACE), document)
+            _until(lambda: len(succeeded) == runs, 300)
+            through = max(succeeded.values()) - began
+            time.sleep(2)
+            calls = process.calls() - before
+        return {
+            "runs": runs,
+            "bareSeconds": round(bare, 1),
+            "throughSweepsSeconds": round(through, 1),
+            "ratio": round(through / bare, 2),
+            "barePerSecond": round(runs / bare, 1),
+            "callsPerRun": _per_run(calls, runs),
+        }
+
+
+def _bare(api: Api, count: int) -> float:
+    """Seconds from the first creation to the last Job's completion."""
+    container = {"name": "trainer", "image": "any", "resources": {"limits": {"nvidia.com/gpu": 1}}}
+    pod = {"restartPolicy": "Never", "containers": [container]}
+    spec = {"backoffLimit": 0, "template": {"metadata": {"annotations": ANNOTATIONS}, "spec": pod}}
+    done: set[str] = set()
+
+    def learn(kind: str, job: Any) -> None:
+        if any(c["type"] == "Complete" for c in job.get("status", {}).get("conditions", ())):
+            done.add(job["metadata"]["name"])
+
+    follower = world.Follower(api, JOBS.path(NAMESPACE), learn)
+    began = time.monotonic()
+
+    def create(number: int) -> None:
+        document = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": f"bare-{number}"}, "spec": spec}
+        api.create(JOBS.path(NAMESPACE), document)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(create, range(count)))
+    _until(lambda: len(done) == count, 300)
+    took = time.monotonic() - began
+    follower.stop()
+    return took
+
+
+@contextmanager
+def running(folder: Path, workloads: bool = False) -> Iterator[tuple[Any, Api]]:
+    """A control plane of the benchmark's own, and an administrator's client."""
+    plane = world.plane(folder / "plane", workloads)
+    try:
+        yield plane, Api.connect(plane.kubeconfig())
+    finally:
+        plane.stop()
+
+
+def _until(true: Any, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            raise SystemExit("it did not come to that in time")
+        time.sleep(0.02)
+
+
+def _quantile(ordered: list[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def _readable(calls: Counter[tuple[str, str]]) -> dict[str, int]:
+    return {f"{verb} {resource}": count for (verb, resource), count in sorted(calls.items()) if count}
+
+
+def _per_run(calls: Counter[tuple[str, str]], runs: int) -> dict[str, float]:
+    by_kind = {name: round(count / runs, 2) for name, count in _readable(calls).items()}
+    return {"all": round(sum(calls.values()) / runs, 2), **by_kind}
+
+
+def _show(title: str, result: dict[str, Any]) -> None:
+    print(f"\n{title}")
+    for name, value in result.items():
+        print(f"  {name:36} {json.dumps(value) if isinstance(value, dict) else value}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("rest", "promotions", "throughput", "all"))
+    parser.add_argument("--sweeps", type=int, default=1000)
+    parser.add_argument("--runs", type=int, default=600)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    options = parser.parse_args()
+    if options.what == "rest":
+        _show("at rest", rest(options.sweeps, options.seconds))
+    elif options.what == "promotions":
+        _show("promotions", promotions(options.sweeps, options.seconds))
+    elif options.what == "throughput":
+        _show("throughput", throughput(options.runs))
+    else:
+        results: dict[str, Any] = {"rest": [], "promotions": []}
+        for sweeps in (100, 1000, 3000):
+            results["rest"].append(rest(sweeps, options.seconds))
+            _show(f"at rest, {sweeps} sweeps", results["rest"][-1])
+            results["promotions"].append(promotions(sweeps, options.seconds))
+            _show(f"promotions, {sweeps} sweeps", results["promotions"][-1])
+        results["throughput"] = throughput(options.runs)
+        _show("throughput", results["throughput"])
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    threading.stack_size(512 * 1024)
+    main()
