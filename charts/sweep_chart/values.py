@@ -24,7 +24,7 @@ Objects = tuple[dict[str, Any], ...]
 class Image(Document):
     """The operator's image."""
 
-    repository: str = Field(default="ghcr.io/scalingsweep/scalingsweep", min_length=1)
+    repository: str = Field(default="scalingsweep/operator", min_length=1)
     """Registry and name, without a tag."""
     tag: str = ""
     """The chart's appVersion when empty."""
@@ -32,6 +32,15 @@ class Image(Document):
     """`sha256:…`; with it the tag is not used, and what runs cannot change under the same name."""
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     """When a node fetches the image."""
+
+
+class Trainers(Document):
+    """Images that runs are trained with unless their sweep names another (`runtime.image`)."""
+
+    image: str = ""
+    """Of the project's own trainer; the operator's default, scalingsweep/trainer, when empty."""
+    reporter_image: str = ""
+    """Of the reporter beside trainers of other makes; the operator's own image when empty."""
 
 
 class Reference(Document):
@@ -56,7 +65,7 @@ class Operator(Document):
     log_format: Literal["json", "text"] = "json"
     """One JSON object a line, or plain lines."""
     run_metrics: bool = False
-    """Series of each single run, some 12 for each; see docs/metrics.md for what that costs."""
+    """Series of each unfinished run, eight at most; see docs/metrics.md for what that costs."""
     extra_args: tuple[str, ...] = ()
     """Further arguments of `scalingsweep operator`."""
 
@@ -178,20 +187,22 @@ class Thresholds(Document):
 
     held_for: Duration = "15m"
     """A sweep has waited so long for a person."""
-    no_progress_for: Duration = "2h"
-    """A running rung has not advanced."""
-    pending_for: Duration = "6h"
-    """Runs of a rung wait for a place and none of the rung runs."""
+    no_progress_seconds: int = Field(default=7200, ge=60)
+    """No running run of a rung has reported for so long."""
+    pending_seconds: int = Field(default=21600, ge=60)
+    """A rung's oldest attempt has waited so long for a place, and none of the rung runs."""
     restarts: int = Field(default=3, ge=1)
-    """Attempts in an hour without progress."""
+    """Within an hour, without one training step more."""
+    forecast_window: Duration = "6h"
+    """How far back the target's forecast is compared with its own intervals."""
     budget_share: Share = 0.9
     """Of a budget spent."""
     preemptions: int = Field(default=10, ge=1)
     """Of one sweep within an hour."""
     down_for: Duration = "5m"
     """No replica answers, or none leads."""
-    reconcile_seconds: Annotated[float, Field(gt=0)] = 30.0
-    """p99 of one pass."""
+    reconcile_seconds: Annotated[float, Field(gt=0, lt=10)] = 5.0
+    """p99 of one pass; the histogram ends at ten."""
     queue_seconds: Annotated[float, Field(gt=0)] = 300.0
     """Age of the oldest key that is due and not taken."""
     error_share: Share = 0.1
@@ -294,6 +305,7 @@ class Values(Document):
     image: Image = Image()
     image_pull_secrets: tuple[Reference, ...] = ()
     """Secrets for the operator's image."""
+    trainers: Trainers = Trainers()
     replicas: int = Field(default=2, ge=0, le=10)
     """One leads, the others wait; 0 stops the operator and leaves everything else."""
     watch: Watch = Watch()

@@ -102,10 +102,13 @@ def test_every_documented_series_exists(climbed, manifest):
     assert set(FAMILIES) - names <= rare
 
 
-def test_single_runs_have_series_only_when_they_are_asked_for(climbed):
+def test_single_runs_have_series_only_when_they_are_asked_for_and_until_they_end(climbed, manifest):
+    running = SimulatedCluster(manifest())
+    settle(running)
     of_runs = {family.name for family in RUN_FAMILIES}
-    assert not of_runs & {key[0] for key in series(climbed)}
-    assert "run_state" in {key[0] for key in series(climbed, of_runs=True)}
+    assert not of_runs & {key[0] for key in series(running)}
+    assert "run_state" in {key[0] for key in series(running, of_runs=True)}
+    assert not of_runs & {key[0] for key in series(climbed, of_runs=True)}
 
 
 def test_a_sweep_that_waits_for_a_person_says_where_and_why(manifest):

@@ -81,6 +81,9 @@ SWEEP_FAMILIES = (
     Family("flops", "counter", SWEEP, "Training FLOPs spent (6ND), failed attempts and diagnosis included."),
     Family("gpu_seconds", "counter", SWEEP, "Device seconds spent, failed attempts and diagnosis included."),
     Family("diagnosis_gpu_seconds", "counter", SWEEP, "Device seconds spent on diagnosis."),
+    _gauge(
+        "budget_spent_ratio", (*SWEEP, "resource"), "Share of the budget that is spent, by `flops` or `gpu_seconds`."
+    ),
     _gauge("budget_flops", SWEEP, "The sweep's budget of training FLOPs."),
     _gauge("budget_gpu_seconds", SWEEP, "The sweep's budget of device seconds."),
     _gauge("budget_left_flops", SWEEP, "FLOPs left of the budget."),
@@ -92,6 +95,7 @@ SWEEP_FAMILIES = (
         "run_preemptions", SWEEP, "Attempts that a preemption or a lost node ended (of the newest twenty of each run)."
     ),
     Family("run_attempts", "counter", SWEEP, "Attempts that were made at runs."),
+    Family("run_restarts", "counter", SWEEP, "Attempts after a run's first."),
     _gauge(
         "queue_wait_seconds",
         SWEEP,

@@ -28,7 +28,7 @@ class Observed:
 
 
 def series_of(observed: Observed, *, of_runs: bool = False) -> Series:
-    """Every sample of a sweep, by family; `of_runs` adds those of each single run."""
+    """Every sample of a sweep, by family; `of_runs` adds those of each run that is not finished."""
     sweep, runs = observed.sweep, observed.runs
     names = (sweep.metadata.namespace, sweep.metadata.name)
     picture = picture_of(sweep, runs, slots_of(sweep))
@@ -46,7 +46,8 @@ def series_of(observed: Observed, *, of_runs: bool = False) -> Series:
     _attempts(series, runs, names)
     if of_runs:
         for run in runs:
-            _run(series, run, names)
+            if not run.status.finished:
+                _run(series, run, names)
     return series.by_family
 
 
@@ -148,9 +149,12 @@ def _cost(series: _Samples, sweep: ScalingSweep, runs: Sequence[ScalingRun], nam
     if budget.flops is not None:
         series.add("budget_flops", float(budget.flops), *names)
         series.add("budget_left_flops", budget.flops - spent.flops, *names)
+        series.add("budget_spent_ratio", spent.flops / budget.flops if budget.flops else None, *names, "flops")
     if budget.gpu_hours is not None:
-        series.add("budget_gpu_seconds", budget.gpu_hours * 3600, *names)
-        series.add("budget_left_gpu_seconds", budget.gpu_hours * 3600 - spent.gpu_seconds, *names)
+        seconds = budget.gpu_hours * 3600
+        series.add("budget_gpu_seconds", seconds, *names)
+        series.add("budget_left_gpu_seconds", seconds - spent.gpu_seconds, *names)
+        series.add("budget_spent_ratio", spent.gpu_seconds / seconds if seconds else None, *names, "gpu_seconds")
     done = {(run.spec.rung, run.spec.revision, run.spec.run) for run in runs if run.status.finished}
     due = [
         run
@@ -172,6 +176,7 @@ def _attempts(series: _Samples, runs: Sequence[ScalingRun], names: Names) -> Non
     endings = Counter(attempt.outcome for run in runs for attempt in run.status.attempts)
     series.add("run_preemptions", float(endings["Preempted"]), *names)
     series.add("run_attempts", float(sum(run.status.attempt for run in runs)), *names)
+    series.add("run_restarts", float(sum(max(0, run.status.attempt - 1) for run in runs)), *names)
     series.add("queue_wait_seconds", _mean(map(_waited, runs)), *names)
 
 
