@@ -18,6 +18,8 @@ from typing import Any
 from control_plane import ControlPlane
 from ruamel import yaml
 
+from sweep_operator.api import ScalingSweep
+
 CRDS = Path(__file__).parents[1] / "crds"
 KINDS = ("scalingsweeps.scalingsweep.dev", "scalingruns.scalingsweep.dev")
 
@@ -52,6 +54,13 @@ def manifest(text: str = FIVE_RUNGS, **spec: Any) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(json.dumps(yaml.YAML(typ="safe").load(text)))
     document["spec"] |= spec
     return document
+
+
+def a_sweep(**spec: Any) -> ScalingSweep:
+    """The manifest as the operator reads it, without any cluster."""
+    document = manifest(**spec)
+    document["metadata"]["uid"] = "u-1"
+    return ScalingSweep.model_validate(document)
 
 
 def until(what: Callable[[], Any], seconds: float = 120.0, saying: Callable[[], Any] = lambda: "") -> Any:

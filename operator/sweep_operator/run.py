@@ -37,6 +37,8 @@ FLOPS_STEPS = 20
 """FLOPs of a running attempt are counted in so many steps, or every report of progress would be a write."""
 STOPPING_SECONDS = 5.0
 """How often an attempt that was told to end is looked at, though its end is news of its own."""
+LAST_WORDS_SECONDS = 5.0
+"""How long a trainer that has handed in its last record takes to end: one write then says both."""
 WORTH_TELLING_SECONDS = 60.0
 """A wait shorter than this is not worth a write."""
 
@@ -84,11 +86,21 @@ def decide(sweep: ScalingSweep, run: ScalingRun, workload: Workload, now: dateti
     decision = _decide(sweep, counted, workload, now)
     status = decision.status
     if status is None and counted.status != run.status:
+        if _ends_soon(counted, workload, now):
+            return replace(decision, requeue_seconds=LAST_WORDS_SECONDS)
         decision, status = RunDecision(status=counted.status), counted.status
     if status is None:
         return decision
     conditions = conditions_of(status, workload, run.metadata.generation, now)
     return replace(decision, status=status.changed(conditions=conditions))
+
+
+def _ends_soon(run: ScalingRun, workload: Workload, now: datetime) -> bool:
+    """Whether the last record has just come, so that the attempt's end can be written with it."""
+    if workload.state is not WorkloadState.RUNNING or len(run.status.accepted) < len(run.spec.run.tokens):
+        return False
+    last = max(datetime.fromisoformat(record.finished_at) for record in run.status.accepted)
+    return timedelta(0) <= now - last < timedelta(seconds=LAST_WORDS_SECONDS)
 
 
 def _decide(sweep: ScalingSweep, run: ScalingRun, workload: Workload, now: datetime) -> RunDecision:

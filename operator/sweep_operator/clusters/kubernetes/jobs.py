@@ -134,7 +134,7 @@ def _trainer(sweep: ScalingSweep, run: ScalingRun, images: Images, environment: 
     ]
     if way == "Direct":
         mounts.append(_account_mount())
-    own = [{"name": variable.name, "value": variable.value} for variable in runtime.env]
+    own = [{"name": one.name, "value": one.value} for one in runtime.env if one.name not in environment]
     container: JSON = {
         "name": TRAINER,
         "image": runtime.image or images.trainer,
