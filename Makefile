@@ -30,6 +30,9 @@ control-plane: setup ## build Kubernetes for the tests, once (about 12 minutes; 
 quick: setup ## the tests that take seconds
 	@$(BIN)/pytest -m "not slow and not cluster" -x
 
+e2e: setup ## the laptop ladder in real containers on this machine (root on Linux; minutes)
+	@SCALINGSWEEP_E2E=1 $(BIN)/pytest tests/e2e
+
 lint: setup ## style, types, and the arrows between packages
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .

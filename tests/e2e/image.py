@@ -14,8 +14,14 @@ FOLDERS = ("tmp", "etc", "proc", "sys", "dev", "usr", "lib", "lib64", "bin", "va
 _PASSWD = b"root:x:0:0:root:/:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n"
 
 
-def archive(path: Path, name: str, files: dict[str, bytes] | None = None, entrypoint: tuple[str, ...] = ()) -> Path:
-    """Write the archive of an image of that name; `files` by path within it, executable."""
+def archive(
+    file: Path,
+    name: str,
+    files: dict[str, bytes] | None = None,
+    entrypoint: tuple[str, ...] = (),
+    path: str = "/usr/bin:/bin",
+) -> Path:
+    """Write the archive of an image of that name; `files` by path within it, executable; `path` is its $PATH."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
         for folder in FOLDERS:
@@ -30,17 +36,17 @@ def archive(path: Path, name: str, files: dict[str, bytes] | None = None, entryp
         {
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Entrypoint": list(entrypoint), "User": "65534", "Env": ["PATH=/usr/bin:/bin"]},
+            "config": {"Entrypoint": list(entrypoint), "User": "65534", "Env": [f"PATH={path}"]},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
         }
     ).encode()
     named = hashlib.sha256(configuration).hexdigest() + ".json"
     manifest = [{"Config": named, "RepoTags": [name], "Layers": [f"{digest}/layer.tar"]}]
-    with tarfile.open(path, "w") as tar:
+    with tarfile.open(file, "w") as tar:
         _add(tar, named, configuration, 0o644)
         _add(tar, f"{digest}/layer.tar", body, 0o644)
         _add(tar, "manifest.json", json.dumps(manifest).encode(), 0o644)
-    return path
+    return file
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes, mode: int) -> None:
