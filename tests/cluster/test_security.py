@@ -14,6 +14,7 @@ from run_on_cluster import OPERATOR, Ground, installed
 from sweep_analysis.record import Progress, RecordSet
 from sweep_operator.clusters.kubernetes import roles
 from sweep_operator.clusters.kubernetes.client import Api
+from sweep_operator.clusters.kubernetes.resources import GROUP
 from sweep_trainer.status_api import StatusApi, Unavailable
 
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
@@ -32,8 +33,8 @@ SPECIAL = (
     ("", "pods/ephemeralcontainers", "patch"),
     ("", "nodes/proxy", "get"),
     ("batch", "jobs/status", "patch"),
-    (roles.GROUP, "scalingsweeps", "approve"),
-    (roles.GROUP, "scalingsweeps/finalizers", "update"),
+    (GROUP, "scalingsweeps", "approve"),
+    (GROUP, "scalingsweeps/finalizers", "update"),
     ("certificates.k8s.io", "signers", "approve"),
 )
 """Verbs and subresources beyond the usual that would be worth having for an attacker."""
@@ -179,7 +180,7 @@ def test_the_operator_can_grant_trainers_what_they_need_and_nobody_anything_more
     for group, resource, verb in (
         ("", "secrets", "get"),
         ("", "pods", "delete"),
-        (roles.GROUP, "scalingsweeps", "patch"),
+        (GROUP, "scalingsweeps", "patch"),
     ):
         role["rules"] = [{"apiGroups": [group], "resources": [resource], "verbs": [verb]}]
         done = plane.kubectl(f"--kubeconfig={kubeconfig}", "create", "-f", "-", stdin=json.dumps(role), check=False)
@@ -217,7 +218,7 @@ def test_a_trainer_has_two_verbs_on_its_own_sweeps_runs_and_no_other(ground: Gro
     folder = ground.pod(ground.runs[0].metadata.name)
     trainer = Asking(ground.plane, Api.connect(ground.as_pod(folder)))
     names = sorted(run.metadata.name for run in ground.runs)
-    own = {(roles.GROUP, "scalingruns/status", verb, *names) for verb in ("get", "patch")}
+    own = {(GROUP, "scalingruns/status", verb, *names) for verb in ("get", "patch")}
     assert trainer.rights(ground.namespace) == own
     assert trainer.rights("default") == trainer.rights("kube-system") == set()
     assert not any(trainer.may(right, ground.namespace) for right in (*SPECIAL, ("", "secrets", "get")))
@@ -347,10 +348,10 @@ def test_view_looks_edit_wishes_and_neither_writes_what_the_operator_writes(
 ) -> None:
     viewer = as_user(secured, namespace, "viewer", "scalingsweep-view")
     resources = ("scalingsweeps", "scalingruns", "scalingsweeps/status", "scalingruns/status")
-    reading = {(roles.GROUP, r, v) for r in resources for v in ("get", "list", "watch")}
+    reading = {(GROUP, r, v) for r in resources for v in ("get", "list", "watch")}
     assert viewer.rights(namespace) == reading
     editor = as_user(secured, namespace, "editor", "scalingsweep-edit")
-    wishing = {(roles.GROUP, "scalingsweeps", v) for v in ("create", "update", "patch", "delete", "deletecollection")}
+    wishing = {(GROUP, "scalingsweeps", v) for v in ("create", "update", "patch", "delete", "deletecollection")}
     assert editor.rights(namespace) == wishing
 
 
@@ -359,7 +360,7 @@ def test_kubernetes_own_roles_include_ours(secured: ControlPlane, namespace: str
     expected = {"view": (True, False, False), "edit": (True, True, False), "admin": (True, True, True)}
     for user, role in zip(("viewer", "editor", "approver"), expected, strict=True):
         asking = as_user(secured, namespace, user, role)
-        rights = [(roles.GROUP, "scalingsweeps", verb) for verb in ("get", "patch", "approve")]
+        rights = [(GROUP, "scalingsweeps", verb) for verb in ("get", "patch", "approve")]
         assert tuple(asking.may(right, namespace) for right in rights) == expected[role]
 
 

@@ -21,7 +21,7 @@ from sweep_operator.api import RunState
 from sweep_operator.clusters import Event
 from sweep_operator.live.picture import picture_of
 from sweep_operator.live.plain import PlainView, line_of
-from sweep_operator.live.summary import next_step, rung_table, summary
+from sweep_operator.live.summary import Whereabouts, next_step, rung_table, summary
 from sweep_operator.live.table import duration, table
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -97,7 +97,7 @@ def test_the_summary_has_the_law_the_target_and_what_it_took(climbed):
     assert re.search(rf"^target +forecast .* nats/token, {observed}", text, re.M)
     assert re.search(r"^spent +\S+ FLOPs \(6ND\), ", text, re.M)
     assert text.splitlines()[0].startswith("RUNG")
-    assert next_step(climbed.stored, "here") is None
+    assert next_step(climbed.stored, Whereabouts.on_this_machine("here")) is None
 
 
 def test_a_rung_that_was_rerun_is_shown_once_for_each_revision(climbed):

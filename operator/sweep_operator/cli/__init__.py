@@ -14,19 +14,20 @@ from sweep_operator.cli.errors import Exit, InputError
 # name: (module, one line for --help); the order is the order of a first day's use
 COMMANDS = {
     "run": ("sweep_operator.cli.run", "climb a whole ladder on this machine; the same command again continues it"),
-    "get": ("sweep_operator.cli.get", "show a sweep: rungs, forecasts, verdicts"),
+    "get": ("sweep_operator.cli.get", "show a sweep, or all: rungs, forecasts, verdicts"),
     "approve": ("sweep_operator.cli.decide", "accept the verdict that a sweep is waiting on"),
     "suspend": ("sweep_operator.cli.decide", "checkpoint and stop the running runs; start nothing new"),
     "resume": ("sweep_operator.cli.decide", "take a suspended sweep up again"),
     "abort": ("sweep_operator.cli.decide", "stop a sweep for good; results stay"),
     "retry": ("sweep_operator.cli.decide", "try the failed runs once more"),
     "lint": ("sweep_operator.cli.lint", "check manifests offline, as the API server and the operator would"),
+    "render": ("sweep_operator.cli.render", "print the Jobs that a sweep would become"),
     "plan": ("sweep_operator.cli.plan", "what a ladder will cost and how much its forecast will know"),
     "fit": ("sweep_operator.cli.analyse", "fit a scaling law to records"),
     "forecast": ("sweep_operator.cli.analyse", "forecast the loss of a run from records"),
     "backtest": ("sweep_operator.cli.backtest", "replay forecasts over ladders whose outcome is known"),
     "operator": ("sweep_operator.cli.operator", "run the controller against a cluster"),
-    "report": ("sweep_operator.cli.report", "write the report of a local ladder anew"),
+    "report": ("sweep_operator.cli.report", "write the report of a ladder"),
 }
 
 

@@ -1,16 +1,16 @@
 """`approve`, `suspend`, `resume`, `abort`, `retry`: a person's decisions, written into the sweep's spec.
 
 Owns the digest that an approval carries and the sentences for a decision that would have no effect. A running ladder
-notices by itself; one that stands still goes on with the next `run`.
+and an operator notice by themselves; a local ladder that stands still goes on with the next `run`.
 """
 
 import argparse
 from datetime import UTC, datetime
+from typing import Any
 
 from sweep_operator.api import RungState, RungStatus, RunState, ScalingSweep
 from sweep_operator.cli.errors import Exit, InputError
-from sweep_operator.cli.ladder import add_workdir, change, open_ladder
-from sweep_operator.clusters.local.files import holder_of
+from sweep_operator.cli.place import Place, add_place, is_local, place_of
 from sweep_operator.conditions import timestamp
 
 WAITING = (RungState.HELD, RungState.STOPPED)
@@ -18,25 +18,35 @@ WAITING = (RungState.HELD, RungState.STOPPED)
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """The command's arguments."""
+    parser.add_argument("name", nargs="?", help="the sweep's name; may be left out with --workdir")
     if name == "approve":
         parser.add_argument("rung", help="the rung whose verdict is accepted, or `target` for the launch")
-    add_workdir(parser)
-    parser.set_defaults(execute=_DECISIONS[name])
+    add_place(parser)
+    parser.set_defaults(execute=execute)
 
 
-def _approve(options: argparse.Namespace) -> Exit:
-    _, sweep = open_ladder(options.workdir)
-    held = _held(sweep, options.rung)
+def execute(options: argparse.Namespace) -> Exit:
+    """Decide, where the sweep stands."""
+    decide = _DECISIONS[options.command]
+    if is_local(options):
+        return decide(place_of(options), options)
+    from sweep_operator.cli.cluster import answered
+
+    return answered(lambda options: decide(place_of(options), options))(options)
+
+
+def _approve(place: Place, options: argparse.Namespace) -> Exit:
+    held = _held(place.sweep(), options.rung)
     verdict = held.verdict
     assert verdict is not None, "only rungs with a verdict wait"
 
-    def with_approval(standing: ScalingSweep) -> dict[str, object]:
+    def with_approval(standing: ScalingSweep) -> dict[str, Any]:
         others = [a.to_json() for a in standing.spec.approvals if a.rung != held.name]
         return {"approvals": [*others, {"rung": held.name, "verdict": verdict.digest}]}
 
-    change(options.workdir, with_approval)
+    place.change(with_approval)
     print(f"accepted for {held.name}: {verdict.reason}: {verdict.message} ({verdict.digest[:19]}…)")
-    _how_to_go_on(options)
+    print(place.going_on())
     return Exit.DONE
 
 
@@ -56,60 +66,46 @@ def _held(sweep: ScalingSweep, name: str) -> RungStatus:
     return rung
 
 
-def _suspend(options: argparse.Namespace) -> Exit:
-    before = _open_unfinished(options)
-    if before.spec.suspend:
+def _suspend(place: Place, options: argparse.Namespace) -> Exit:
+    if _unfinished(place).spec.suspend:
         raise InputError("the sweep is suspended already; resume takes it up again")
-    change(options.workdir, lambda _: {"suspend": True})
+    place.change(lambda _: {"suspend": True})
     print("suspended: running runs checkpoint and stop, nothing new starts; resume takes it up again")
     return Exit.DONE
 
 
-def _resume(options: argparse.Namespace) -> Exit:
-    before = _open_unfinished(options)
-    if not before.spec.suspend:
+def _resume(place: Place, options: argparse.Namespace) -> Exit:
+    if not _unfinished(place).spec.suspend:
         raise InputError("the sweep is not suspended")
-    change(options.workdir, lambda _: {"suspend": False})
-    _how_to_go_on(options)
+    place.change(lambda _: {"suspend": False})
+    print(place.going_on())
     return Exit.DONE
 
 
-def _abort(options: argparse.Namespace) -> Exit:
-    _open_unfinished(options)
-    change(options.workdir, lambda _: {"abort": True})
+def _abort(place: Place, options: argparse.Namespace) -> Exit:
+    _unfinished(place)
+    place.change(lambda _: {"abort": True})
     print("aborted for good: running runs stop, results stay")
     return Exit.DONE
 
 
-def _retry(options: argparse.Namespace) -> Exit:
-    store, _ = open_ladder(options.workdir)
-    failed = [run for run in store.runs() if run.status.state is RunState.FAILED]
+def _retry(place: Place, options: argparse.Namespace) -> Exit:
+    failed = [run for run in place.runs() if run.status.state is RunState.FAILED]
     if not failed:
         raise InputError("no run of this sweep has failed; there is nothing to retry")
-    change(options.workdir, lambda _: {"retryToken": timestamp(datetime.now(UTC))})
+    place.change(lambda _: {"retryToken": timestamp(datetime.now(UTC))})
     print(f"{len(failed)} failed runs will be tried once more")
-    _how_to_go_on(options)
+    print(place.going_on())
     return Exit.DONE
 
 
-def _open_unfinished(options: argparse.Namespace) -> ScalingSweep:
-    _, sweep = open_ladder(options.workdir)
+def _unfinished(place: Place) -> ScalingSweep:
+    sweep = place.sweep()
     if sweep.spec.abort:
         raise InputError("the sweep was aborted, and that is for good; its results stay")
     if sweep.status.is_true("Succeeded"):
         raise InputError("the sweep has succeeded; nothing is left to decide")
     return sweep
-
-
-def _how_to_go_on(options: argparse.Namespace) -> None:
-    """Whether a driver notices by itself, or what has to be started."""
-    store, _ = open_ladder(options.workdir)
-    holder = holder_of(store.workdir / "driver.lock")
-    if holder:
-        print(f"the ladder goes on by itself ({holder})")
-    else:
-        manifest = (store.data() or {}).get("manifest", "SWEEP.yaml")
-        print(f"go on with: scalingsweep run {manifest} --workdir {options.workdir}")
 
 
 _DECISIONS = {"approve": _approve, "suspend": _suspend, "resume": _resume, "abort": _abort, "retry": _retry}

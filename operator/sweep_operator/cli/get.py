@@ -1,89 +1,159 @@
-"""`scalingsweep get`: show a sweep: rungs, forecasts, verdicts; once, or whenever it changes.
+"""`scalingsweep get`: show a sweep: rungs, forecasts, verdicts; once, or whenever it changes. Without a name, all.
 
-Owns the watching of a local ladder's files. It only reads, so it works beside a running driver.
+Owns the forms of showing. It only reads, so it works beside a running driver or operator.
 """
 
 import argparse
 import json
 import sys
 import time
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 from sweep_operator.api import ScalingSweep
 from sweep_operator.cli.errors import Exit, InputError
-from sweep_operator.cli.ladder import add_workdir, open_ladder
 from sweep_operator.cli.output import add_output, write
+from sweep_operator.cli.place import Place, add_place, is_local, place_of
 from sweep_operator.clusters.local.driver import stands_still
-from sweep_operator.clusters.local.store import Store
 from sweep_operator.live.picture import picture_of, slots_of
 from sweep_operator.live.summary import HEADER, cells, next_step, summary
-from sweep_operator.live.table import table
+from sweep_operator.live.table import duration, table
 
-WATCH_SECONDS = 0.5
+LIST_SECONDS = 2.0
+COLUMNS = ("RUNG", "RUNS", "LOSS", "FORECAST", "VERDICT", "TARGET", "GPU-H", "PHASE", "AGE")
+"""Of a list, as `kubectl get` prints them."""
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """The command's arguments."""
-    parser.add_argument("name", nargs="?", help="the sweep's name, where it should be checked")
-    add_workdir(parser)
+    parser.add_argument("name", nargs="?", help="the sweep's name; without one, all sweeps of the namespace are listed")
     parser.add_argument("-w", "--watch", action="store_true", help="go on showing what changes, until nothing will")
+    parser.add_argument("-A", "--all-namespaces", action="store_true", help="list the sweeps of the whole cluster")
     add_output(parser)
+    add_place(parser)
     parser.set_defaults(execute=execute)
 
 
 def execute(options: argparse.Namespace) -> Exit:
-    """Show it."""
-    store, sweep = open_ladder(options.workdir)
-    if options.name and options.name != sweep.metadata.name:
-        raise InputError(f"{options.workdir} holds the sweep {sweep.metadata.name}, not {options.name}")
+    """Show it, or them."""
+    if is_local(options):
+        return _one(options)
+    from sweep_operator.cli.cluster import answered
+
+    if options.name and options.all_namespaces:
+        raise InputError("-A lists all sweeps; leave the name out, or say its namespace with -n")
+    return answered(_one if options.name else _all)(options)
+
+
+# --- one sweep ---------------------------------------------------------------------------------------------------
+
+
+def _one(options: argparse.Namespace) -> Exit:
+    place = place_of(options)
     if options.watch:
-        return _watch(store, sweep, options)
-    _show(store, sweep, options.output, options.workdir)
+        return _watch(place, options.output)
+    if options.output != "table":
+        write(place.document(), options.output)
+        return Exit.DONE
+    sweep = place.sweep()
+    print(f"{sweep.metadata.name}  {sweep.status.phase}\n")
+    where = place.whereabouts
+    print(summary(sweep, picture_of(sweep, place.runs(), slots_of(sweep)), where.report))
+    if step := next_step(sweep, where):
+        print(step)
     return Exit.DONE
 
 
-def _show(store: Store, sweep: ScalingSweep, form: str, workdir: Path) -> None:
-    if form != "table":
-        write(sweep.to_json(), form)
-        return
-    print(f"{sweep.metadata.name}  {sweep.status.phase}\n")
-    report = store.workdir / "report.html"
-    print(summary(sweep, picture_of(sweep, store.runs(), slots_of(sweep)), report if report.exists() else None))
-    if step := next_step(sweep, str(workdir)):
-        print(step)
-
-
-def _watch(store: Store, sweep: ScalingSweep, options: argparse.Namespace) -> Exit:
-    if options.output == "table" and sys.stdout.isatty():
+def _watch(place: Place, form: str) -> Exit:
+    if form == "table" and sys.stdout.isatty():
         from sweep_operator.live import open_view
 
         view = open_view()
         try:
             while True:
-                view.show(sweep, store.runs())
+                sweep = place.sweep()
+                view.show(sweep, place.runs())
                 if stands_still(sweep):
                     return Exit.DONE
-                time.sleep(WATCH_SECONDS)
-                sweep = store.sweep() or sweep
+                time.sleep(place.watch_seconds)
         finally:
             view.close()
+
+    def look() -> tuple[list[str], bool]:
+        sweep = place.sweep()
+        return _lines(place, sweep, form), stands_still(sweep)
+
+    return _whenever_it_changes(look, place.watch_seconds)
+
+
+def _lines(place: Place, sweep: ScalingSweep, form: str) -> list[str]:
+    """One line a rung, header first; or the whole object on one line (YAML: a document)."""
+    if form != "table":
+        return [_on_a_line(place.document(), form)]
+    rows = picture_of(sweep, place.runs(), slots_of(sweep)).rows
+    return table(HEADER, [cells(row) for row in rows], right=(2, 3, 5, 7)).splitlines()
+
+
+# --- all sweeps --------------------------------------------------------------------------------------------------
+
+
+def _all(options: argparse.Namespace) -> Exit:
+    from sweep_operator.cli.cluster import connected, sweeps_in
+
+    api = connected(options)
+    namespace = None if options.all_namespaces else options.namespace or api.namespace
+
+    def look() -> list[dict[str, Any]]:
+        return sweeps_in(api, namespace)
+
+    def lines() -> tuple[list[str], bool]:
+        if options.output == "table":
+            return _listed(look(), namespace).splitlines(), False
+        return [_on_a_line(sweep, options.output) for sweep in look()], False
+
+    if options.watch:
+        return _whenever_it_changes(lines, LIST_SECONDS)
+    if options.output != "table":
+        write({"apiVersion": "v1", "kind": "List", "items": look()}, options.output)
+        return Exit.DONE
+    sweeps = look()
+    print(_listed(sweeps, namespace) if sweeps else f"no sweeps in {namespace or 'this cluster'}")
+    return Exit.DONE
+
+
+def _listed(sweeps: Sequence[dict[str, Any]], namespace: str | None) -> str:
+    """The columns of `kubectl get`, from the fields that they are printed from."""
+    rows = []
+    for sweep in sweeps:
+        metadata, status = sweep["metadata"], sweep.get("status", {})
+        printed = status.get("printed", {})
+        fields = ("rung", "runs", "loss", "forecast", "verdict", "target", "gpuHours")
+        age = datetime.now(UTC) - datetime.fromisoformat(metadata["creationTimestamp"])
+        names = (metadata["name"],) if namespace else (metadata["namespace"], metadata["name"])
+        shown = (printed.get(name) or "-" for name in fields)
+        rows.append((*names, *shown, status.get("phase", "-"), duration(age.total_seconds())))
+    return table(("NAME", *COLUMNS) if namespace else ("NAMESPACE", "NAME", *COLUMNS), rows)
+
+
+# --- showing -----------------------------------------------------------------------------------------------------
+
+
+def _whenever_it_changes(look: Callable[[], tuple[list[str], bool]], seconds: float) -> Exit:
+    """Print each line that was not printed before, until `look` says that it was the last time."""
     seen: set[str] = set()
     while True:
-        for line in _lines(store, sweep, options.output):
+        lines, last = look()
+        for line in lines:
             if line not in seen:
                 seen.add(line)
                 print(line, flush=True)
-        if stands_still(sweep):
+        if last:
             return Exit.DONE
-        time.sleep(WATCH_SECONDS)
-        sweep = store.sweep() or sweep
+        time.sleep(seconds)
 
 
-def _lines(store: Store, sweep: ScalingSweep, form: str) -> list[str]:
-    """One line a rung, header first; or the whole object on one line (YAML: a document)."""
+def _on_a_line(document: dict[str, Any], form: str) -> str:
     if form == "json":
-        return [json.dumps(sweep.to_json(), ensure_ascii=False)]
-    if form == "yaml":
-        return ["---\n" + json.dumps(sweep.to_json(), ensure_ascii=False, indent=1)]  # JSON is YAML
-    rows = picture_of(sweep, store.runs(), slots_of(sweep)).rows
-    return table(HEADER, [cells(row) for row in rows], right=(2, 3, 5, 7)).splitlines()
+        return json.dumps(document, ensure_ascii=False)
+    return "---\n" + json.dumps(document, ensure_ascii=False, indent=1)  # JSON is YAML

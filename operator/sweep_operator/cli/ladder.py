@@ -3,49 +3,82 @@
 Owns the sentences for a folder that holds no ladder, and the retry when two commands change one sweep at once.
 """
 
-import argparse
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from sweep_operator.api import ScalingSweep
+from sweep_operator.api import ScalingRun, ScalingSweep
 from sweep_operator.cli.errors import InputError
+from sweep_operator.cli.place import Wish
 from sweep_operator.clusters import Conflict
 from sweep_operator.clusters.local.apply import with_spec
-from sweep_operator.clusters.local.files import DamagedError, in_words
+from sweep_operator.clusters.local.files import DamagedError, holder_of, in_words
 from sweep_operator.clusters.local.store import Store
+from sweep_operator.live.summary import Whereabouts
 
 
-def add_workdir(parser: argparse.ArgumentParser) -> None:
-    """The option that names the ladder."""
-    parser.add_argument("--workdir", metavar="DIR", type=Path, required=True, help="folder of the ladder")
+class LocalPlace:
+    """The ladder of one folder."""
+
+    watch_seconds = 0.5
+
+    def __init__(self, workdir: Path) -> None:
+        self._workdir = workdir
+        self._store, _ = open_ladder(workdir)
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        report = self._store.workdir / "report.html"
+        return Whereabouts.on_this_machine(str(self._workdir), report if report.exists() else None)
+
+    def sweep(self) -> ScalingSweep:
+        sweep = _read(self._store)
+        if sweep is None:
+            raise InputError(f"{self._workdir} holds no ladder any more")
+        return sweep
+
+    def document(self) -> dict[str, Any]:
+        return self.sweep().to_json()
+
+    def runs(self) -> Sequence[ScalingRun]:
+        return self._store.runs()
+
+    def change(self, wish: Wish) -> ScalingSweep:
+        for _ in range(10):
+            sweep = self.sweep()
+            changed = with_spec(sweep, {**sweep.spec.to_json(), **wish(sweep)})
+            if changed is sweep:
+                return sweep
+            try:
+                self._store.write_sweep(changed)
+            except Conflict:
+                continue
+            except OSError as error:
+                raise InputError(in_words(error)) from None
+            return changed
+        raise InputError(f"{self._workdir}: other commands keep changing the sweep; try again")
+
+    def going_on(self) -> str:
+        holder = holder_of(self._store.workdir / "driver.lock")
+        if holder:
+            return f"the ladder goes on by itself ({holder})"
+        manifest = (self._store.data() or {}).get("manifest", "SWEEP.yaml")
+        return f"go on with: scalingsweep run {manifest} --workdir {self._workdir}"
 
 
 def open_ladder(workdir: Path) -> tuple[Store, ScalingSweep]:
     """The folder's documents and its sweep. Raises InputError when there is none."""
     store = Store(workdir.resolve())
-    try:
-        sweep = store.sweep()
-    except DamagedError as error:
-        raise InputError(str(error)) from None
-    except OSError as error:
-        raise InputError(in_words(error)) from None
+    sweep = _read(store)
     if sweep is None:
         raise InputError(f"{workdir} holds no ladder; begin one with: scalingsweep run SWEEP.yaml --workdir {workdir}")
     return store, sweep
 
 
-def change(workdir: Path, wish: Callable[[ScalingSweep], dict[str, object]]) -> ScalingSweep:
-    """Change fields of the spec (`wish` gives them from the sweep as it stands) and write it down."""
-    for _ in range(10):
-        store, sweep = open_ladder(workdir)
-        changed = with_spec(sweep, {**sweep.spec.to_json(), **wish(sweep)})
-        if changed is sweep:
-            return sweep
-        try:
-            store.write_sweep(changed)
-        except Conflict:
-            continue
-        except OSError as error:
-            raise InputError(in_words(error)) from None
-        return changed
-    raise InputError(f"{workdir}: other commands keep changing the sweep; try again")
+def _read(store: Store) -> ScalingSweep | None:
+    try:
+        return store.sweep()
+    except DamagedError as error:
+        raise InputError(str(error)) from None
+    except OSError as error:
+        raise InputError(in_words(error)) from None

@@ -27,7 +27,7 @@ from sweep_operator.clusters.local.takeover import take_over
 from sweep_operator.conditions import timestamp
 from sweep_operator.live import open_view
 from sweep_operator.live.picture import picture_of, slots_of
-from sweep_operator.live.summary import next_step, summary
+from sweep_operator.live.summary import Whereabouts, next_step, summary
 from sweep_operator.manifest import Manifest, ManifestError, read_manifest, read_policy
 from sweep_operator.policy import Policy
 
@@ -189,7 +189,7 @@ def _conclude(sweep: ScalingSweep, runs: Sequence[ScalingRun], workdir: Path, na
     finished = sweep.status.condition("Finished")
     if finished and finished.status == "True":
         print(f"\n{sweep.metadata.name}: {finished.reason}: {finished.message}")
-    if step := next_step(sweep, str(named)):
+    if step := next_step(sweep, Whereabouts.on_this_machine(str(named))):
         print(step)
     if finished is None or finished.status != "True":
         return Exit.STOPPED_BY_RULE

@@ -3,12 +3,15 @@
 Owns the wording. Pure text, so that a pipe and a terminal show the same.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from sweep_analysis.gate import Outcome
 from sweep_operator.api import TARGET, ScalingSweep
 from sweep_operator.live.picture import Picture, RungRow
 from sweep_operator.live.table import duration, flops, interval, loss, percent, table
+from sweep_operator.names import label_value
 
 HEADER = ("RUNG", "STATE", "RUNS", "LOSS", "FORECAST", "DEVIATION", "VERDICT", "GPU-TIME")
 
@@ -76,26 +79,55 @@ def target_sentence(picture: Picture) -> str:
     return text
 
 
-def next_step(sweep: ScalingSweep, workdir: str) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """How a person names a sweep in a further command, and where what belongs to it lies."""
+
+    before: str
+    """What stands before a command's own arguments: the sweep's name on a cluster."""
+    after: str
+    """What stands after them: `--workdir DIR`, or `-n NAMESPACE`."""
+    logs: str
+    again: str
+    """How a changed manifest is put into effect."""
+    report: Path | None = None
+
+    @classmethod
+    def on_this_machine(cls, workdir: str, report: Path | None = None) -> Self:
+        """A ladder's folder."""
+        logs = f"see the runs' logs under {workdir}/runs"
+        return cls("", f"--workdir {workdir}", logs, "run the same command again", report)
+
+    @classmethod
+    def on_cluster(cls, namespace: str, name: str) -> Self:
+        """A sweep of a namespace."""
+        logs = f"see kubectl describe scalingruns -n {namespace} -l scalingsweep.dev/sweep={label_value(name)}"
+        return cls(name, f"-n {namespace}", logs, "apply it")
+
+    def command(self, verb: str, *arguments: str) -> str:
+        """The command line that does `verb` to this sweep."""
+        return " ".join(part for part in ("scalingsweep", verb, self.before, *arguments, self.after) if part)
+
+
+def next_step(sweep: ScalingSweep, where: Whereabouts) -> str | None:
     """What a person may do about a ladder that stands still, in one sentence; None when nothing is to be done."""
     status = sweep.status
-    where = f"--workdir {workdir}"
     if status.is_true("Suspended"):
-        return f"suspended; go on with: scalingsweep resume {where}"
+        return f"suspended; go on with: {where.command('resume')}"
     if status.is_true("AwaitingApproval"):
         rung = next((r for r in status.rungs if r.state == "Held"), None)
         message = status.condition("AwaitingApproval")
         assert message is not None, "it was just seen to be true"
-        return f"held: {message.message}\naccept it with: scalingsweep approve {rung.name if rung else ''} {where}"
+        return f"held: {message.message}\naccept it with: {where.command('approve', rung.name if rung else '')}"
     finished = status.condition("Finished")
     if finished is None or finished.status != "True":
         return None
     stopped = next((r for r in status.rungs if r.state == "Stopped"), None)
     match finished.reason:
         case "Failed":
-            return f"see the runs' logs under {workdir}/runs; try again with: scalingsweep retry {where}"
+            return f"{where.logs}; try again with: {where.command('retry')}"
         case "OverBudget" if stopped is None:
-            return "raise spec.budget in the manifest and run the same command again"
+            return f"raise spec.budget in the manifest and {where.again}"
         case "Inconsistent" | "NotWorthIt" | "OverBudget" if stopped is not None:
-            return f"to go on all the same: scalingsweep approve {stopped.name} {where}"
+            return f"to go on all the same: {where.command('approve', stopped.name)}"
     return None

@@ -6,7 +6,8 @@ Without them everything still works: the operator checks each record and each ap
 
 from typing import Any
 
-from sweep_operator.clusters.kubernetes.roles import GROUP, Account
+from sweep_operator.clusters.kubernetes.resources import GROUP
+from sweep_operator.clusters.kubernetes.roles import Account
 
 API = "admissionregistration.k8s.io/v1"
 TRAINERS = f"trainers.{GROUP}"
@@ -59,8 +60,8 @@ def trainers_policy(operator: Account) -> JSON:
             " + string(variables.after['progress']['attempt']) + '-')": (
                 "status.progress.attempt is not the attempt of this pod"
             ),
-            "variables.setsAfter.all(s, variables.pod.startsWith(object.metadata.name + '-' + string(s['attempt']) + '-')"
-            " || variables.setsBefore.exists(b, b['attempt'] == s['attempt'] && b == s))"
+            "variables.setsAfter.all(s, variables.pod.startsWith(object.metadata.name + '-'"
+            " + string(s['attempt']) + '-') || variables.setsBefore.exists(b, b['attempt'] == s['attempt'] && b == s))"
             " && variables.setsBefore.all(b, variables.pod.startsWith(object.metadata.name + '-'"
             " + string(b['attempt']) + '-') || variables.setsAfter.exists(s, s['attempt'] == b['attempt']))": (
                 "status.records of another attempt is not this pod's to write"

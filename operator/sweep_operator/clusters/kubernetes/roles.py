@@ -9,9 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweep_operator.api import API_VERSION, ScalingSweep
+from sweep_operator.api import ScalingSweep
+from sweep_operator.clusters.kubernetes.ownership import owner_reference
+from sweep_operator.clusters.kubernetes.resources import GROUP, SWEEP_LABEL
+from sweep_operator.names import label_value
 
-GROUP = "scalingsweep.dev"
 RBAC = "rbac.authorization.k8s.io"
 LEASE = "scalingsweep-operator"
 
@@ -58,12 +60,13 @@ class Account:
 OPERATOR_RULES: tuple[Rule, ...] = (
     Rule(GROUP, ("scalingsweeps",), ("get", "list", "watch"), "reads what people wish; never writes it"),
     Rule(GROUP, ("scalingruns",), ("get", "list", "watch", "create"), "creates runs; their deletion is the owner's"),
-    Rule(GROUP, ("scalingsweeps/status", "scalingruns/status"), ("get", "patch", "update"), "writes what it found"),
+    Rule(GROUP, ("scalingsweeps/status",), ("update",), "writes what it found, over the version that it read"),
+    Rule(GROUP, ("scalingruns/status",), ("get", "patch"), "the same, beside the trainers; and may grant it to them"),
     Rule("batch", ("jobs",), ("get", "list", "watch", "create", "patch"), "starts attempts and suspends them"),
     Rule("", ("pods",), ("get", "list", "watch"), "reads how an attempt ended"),
     Rule("", ("persistentvolumeclaims",), ("get", "create"), "storage.claim; never deletes one"),
-    Rule("", ("serviceaccounts",), ("get", "create"), "the account of a sweep's trainers"),
-    Rule(RBAC, ("roles", "rolebindings"), ("get", "create", "patch"), "what those trainers may write"),
+    Rule("", ("serviceaccounts",), ("create",), "the account of a sweep's trainers"),
+    Rule(RBAC, ("roles", "rolebindings"), ("create", "patch"), "what those trainers may write"),
     Rule("events.k8s.io", ("events",), ("create", "patch"), "tells people what happened"),
 )
 """In every namespace that is watched. Roles that it makes cannot exceed these: the API server refuses an escalation."""
@@ -116,7 +119,7 @@ def trainer_access(sweep: ScalingSweep, runs: Iterable[str], account: Account | 
     ServiceAccount is made, and that one is bound instead.
     """
     own = trainer_account(sweep)
-    owned = {"ownerReferences": [_owner(sweep)], "labels": {f"{GROUP}/sweep": sweep.metadata.name[:63].rstrip("-.")}}
+    owned = {"ownerReferences": [owner_reference(sweep)], "labels": {SWEEP_LABEL: label_value(sweep.metadata.name)}}
     documents = _granted(account or own, own.namespace, own.name, trainer_rules(runs))
     if account is None:
         documents.insert(0, _headed("ServiceAccount", own.name, own.namespace, api="v1"))
@@ -169,13 +172,3 @@ def _headed(
     if labels:
         metadata["labels"] = labels
     return {"apiVersion": api, "kind": kind, "metadata": metadata}
-
-
-def _owner(sweep: ScalingSweep) -> JSON:
-    return {
-        "apiVersion": API_VERSION,
-        "kind": "ScalingSweep",
-        "name": sweep.metadata.name,
-        "uid": sweep.metadata.uid,
-        "controller": True,
-    }
