@@ -21,7 +21,6 @@ from kubernetes.client import Configuration
 from kubernetes.client.rest import RESTClientObject
 from kubernetes.config import (
     KUBE_CONFIG_DEFAULT_LOCATION,
-    ConfigException,
     list_kube_config_contexts,
     load_incluster_config,
     load_kube_config,
@@ -104,10 +103,13 @@ class Api:
         configuration = Configuration()
         configuration.connection_pool_maxsize = 32
         configuration.keep_alive = True  # a peer that is gone is noticed by the kernel, data or none
+        if kubeconfig is not None and not kubeconfig.exists():
+            raise ConnectError(f"no API server is known: {kubeconfig} does not exist")
         try:
             namespace = _load(configuration, kubeconfig, context)
-        except (ConfigException, OSError) as error:
-            raise ConnectError(f"no API server is known: {error}") from None
+        except Exception as error:  # noqa: BLE001 - the loader lets any error of its parsers through
+            where = f"{kubeconfig}: " if kubeconfig else ""
+            raise ConnectError(f"no API server is known: {where}{str(error) or repr(error)}") from None
         return cls(configuration, patience, namespace)
 
     def close(self) -> None:
