@@ -186,13 +186,18 @@ class _Translation:
             clash = [f for f in first["properties"].keys() & other["properties"] if not _same(first, other, f)]
             assert not clash, f"{clash} differ between the forms of a union"
         properties = {field: inner for schema in reversed(schemas) for field, inner in schema["properties"].items()}
-        common = set.intersection(*(set(schema["required"]) for schema in schemas))
+        needs = [set(schema["required"]) for schema in schemas]
+        common = set.intersection(*needs)
+        own = [set(schema["properties"]) - common for schema in schemas]
         return {
             "type": "object",
             "description": " Or: ".join(schema["description"] for schema in schemas),
             "properties": properties,
             "required": sorted(common),
-            "oneOf": [{"required": sorted(set(schema["required"]) - common)} for schema in schemas],
+            "oneOf": [
+                {"required": sorted(need - common), "not": {"anyOf": [{"required": [f]} for f in sorted(foreign)]}}
+                for need, foreign in zip(needs, ({*properties} - common - mine for mine in own), strict=True)
+            ],
         }
 
     def _plain(self, given: Schema, *, fill_in: bool) -> Schema:
@@ -218,12 +223,14 @@ class _Translation:
         words: Schema = {}
         description = _one_line(given.get("description", "")) or schema.get("description", "")
         default = given.get("default")
-        empty = default is None or default in ({}, [], "")
-        if schema.get("type") == "object" and not empty:
-            default = {}  # its fields bring their own
-        if fill_in and not empty:
+        if schema.get("type") == "object" and default is not None:
+            brings = any("default" in field for field in schema.get("properties", {}).values())
+            default = {} if brings else None  # its fields bring their own
+        if default in (None, [], ""):
+            pass
+        elif fill_in:
             words["default"] = default
-        elif not empty and isinstance(default, str | int | float):
+        elif isinstance(default, str | int | float):
             description = f"{description} {_left_out(default)}".strip()
         if description:
             words["description"] = description

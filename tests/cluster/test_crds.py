@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from control_plane import ControlPlane
 
 from sweep_operator import crd
 from sweep_operator.api import ScalingRun, ScalingSweep
