@@ -59,9 +59,9 @@ def train(order_path: str | None = None) -> int:
 def _carried_out(order: RunOrder, interruption: Interruption, report: Report, begun: float) -> int:
     """Train; returns the exit status."""
     try:
-        from sweep_trainer.train import run
+        from sweep_trainer.launch import carry_out
 
-        run(order, interruption, report, begun=begun)
+        carry_out(order, interruption, report, begun=begun)
     except Interrupted:
         return ExitStatus.INTERRUPTED
     except Exception as error:  # noqa: BLE001  # whatever it is, it ends in one sentence and an exit status

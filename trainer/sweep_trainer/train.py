@@ -62,11 +62,13 @@ Models of 20 to 67 thousand parameters at 30 times the best learning rate stay b
 log = logging.getLogger(__name__)
 
 
-def run(order: RunOrder, interruption: Interruption, report: Report, *, begun: float, ranks: Ranks = ALONE) -> None:
+def run(
+    order: RunOrder, interruption: Interruption, report: Report | None, *, begun: float, ranks: Ranks = ALONE
+) -> None:
     """Carry out an order until all its records are reported. `begun`: `time.monotonic()` when the attempt started.
 
-    Every rank of a run calls it; the first one alone reports, and the report of the others is not used. Raises
-    Interrupted after a checkpoint when asked to stop, RunError, DataError or OSError when it cannot go on.
+    Every rank of a run calls it; the first one alone has a report. Raises Interrupted after a checkpoint when asked to
+    stop, RunError, DataError or OSError when it cannot go on.
     """
     try:
         hyper = resolve(order.training, order.run.parameters, order.run.tokens, order.run.learning_rate_factor)
@@ -83,7 +85,7 @@ def run(order: RunOrder, interruption: Interruption, report: Report, *, begun: f
         steps = plan[-1].first + plan[-1].stop - plan[-1].start
         recorded = _recorded(order, report, ranks)
         done = set(order.run.tokens) <= recorded
-        if ranks.first:
+        if report is not None:
             report.progress(
                 Progress(
                     attempt=order.attempt,
@@ -115,11 +117,11 @@ def run(order: RunOrder, interruption: Interruption, report: Report, *, begun: f
             loop.run()
 
 
-def _recorded(order: RunOrder, report: Report, ranks: Ranks) -> set[int]:
+def _recorded(order: RunOrder, report: Report | None, ranks: Ranks) -> set[int]:
     """Token counts whose records earlier attempts have left, as the first rank knows them."""
-    if ranks.first:
+    if report is not None:
         report.carry_over()
-    known = ranks.any(*(ranks.first and tokens in report.records for tokens in order.run.tokens))
+    known = ranks.any(*(report is not None and tokens in report.records for tokens in order.run.tokens))
     return {tokens for tokens, there in zip(order.run.tokens, known, strict=True) if there}
 
 
@@ -141,7 +143,8 @@ class _Loop:
     data: Prepared
     engine: Engine
     interruption: Interruption
-    report: Report
+    report: Report | None
+    """The first rank's; what is due once is due by its clock and told by it."""
     begun: float
     ranks: Ranks
     storage: Storage
@@ -275,7 +278,7 @@ class _Loop:
         self.curve.flush()
         weights = self.engine.weights()
         self.recorded.add(tokens)
-        if not self.ranks.first:
+        if self.report is None:
             return
         file = save(
             weights,
@@ -418,7 +421,7 @@ class _Loop:
         return Position(at.segment + 1, following.start, following.first, at.training_seconds)
 
     def _show(self, phase: str, index: int, step: int) -> None:
-        if not self.ranks.first:
+        if self.report is None:
             return
         executed = self._executed(index, step)
         speed = self.meter.tokens_per_second

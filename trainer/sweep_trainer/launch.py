@@ -1,0 +1,43 @@
+"""Where the processes of a run come from.
+
+Owns the choice: this process alone, this process as one of those that a launcher started (torchrun's variables), or
+Ray's workers. Trains nothing itself.
+"""
+
+from sweep_analysis.record import FailureReason
+from sweep_analysis.rung import RunOrder
+from sweep_trainer.engines.ranks import ALONE, PATIENCE_SECONDS, Ranks, join, launched, leave
+from sweep_trainer.failure import RunError
+from sweep_trainer.interruption import Interruption
+from sweep_trainer.report import Report
+from sweep_trainer.train import run
+
+
+def carry_out(order: RunOrder, interruption: Interruption, report: Report, *, begun: float) -> None:
+    """Carry out an order on as many processes as it asks for. Raises as `train.run` does."""
+    ranks = launched()
+    if order.ray or (ranks is None and order.workers > 1):
+        try:
+            from sweep_trainer.ray_driver import fit
+        except ModuleNotFoundError as error:
+            raise RunError(
+                FailureReason.BAD_CONFIGURATION,
+                f"{order.workers} workers need {error.name}; install 'scalingsweep[trainer]' or use torchrun",
+            ) from None
+        fit(order, interruption, report)
+        return
+    ranks = ranks or ALONE
+    if ranks.world != order.workers:
+        raise RunError(
+            FailureReason.BAD_CONFIGURATION,
+            f"the order asks for {order.workers} workers and the launcher started {ranks.world}; start as many",
+        )
+    in_group(order, interruption, report, ranks, begun=begun)
+
+
+def in_group(order: RunOrder, interruption: Interruption, report: Report | None, ranks: Ranks, *, begun: float) -> None:
+    """One rank's part, in a process group where the run needs one. Only the first rank has a report."""
+    if ranks.world > 1 or order.training.engine == "DeepSpeed":
+        join(ranks, order.training.stall_seconds or PATIENCE_SECONDS)
+    run(order, interruption, report, begun=begun, ranks=ranks)
+    leave()

@@ -1,0 +1,206 @@
+"""Ray around the trainer: a driver that starts the workers, and what each worker does.
+
+Owns the fit (Ray Train's TorchTrainer), and what driver and workers tell each other: that the run should stop, how it
+ended, that memory ran out. Ray starts the workers again when one is lost; they go on from our own checkpoint. Trains
+nothing: `train` does, and knows no Ray.
+"""
+
+import json
+import logging
+import os
+import tempfile
+import threading
+import time
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read while ray is imported
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from sweep_analysis.record import FailureReason
+from sweep_analysis.rung import RunOrder
+from sweep_trainer.engines.deepspeed_config import pieces_of
+from sweep_trainer.engines.micro_batch import ran_out
+from sweep_trainer.engines.ranks import PATIENCE_SECONDS, Ranks
+from sweep_trainer.failure import RunError, explain
+from sweep_trainer.interruption import Interrupted, Interruption
+from sweep_trainer.report import FINAL_SECONDS, LEAVING_SECONDS, Report, open_report
+
+LOCAL = "local"
+"""`RunOrder.ray` for a Ray of this process's own."""
+RESTARTS = 5
+"""How often workers are started again within one attempt; after that the attempt has failed."""
+_ASK_SECONDS = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class Desk:
+    """What the driver and the workers tell each other; an actor, so that it outlives a worker."""
+
+    def __init__(self) -> None:
+        self._stop = False
+        self._end: tuple[str, str] | None = None
+        self._micro_batch: int | None = None
+
+    def stop(self) -> None:
+        """The driver: checkpoint and leave."""
+        self._stop = True
+
+    def stopping(self) -> bool:
+        return self._stop
+
+    def ended(self, reason: str, message: str) -> None:
+        """A worker: the run has ended for good, well (no reason) or not; starting again would end the same way."""
+        self._end = self._end or (reason, message)
+
+    def end(self) -> tuple[str, str] | None:
+        return self._end
+
+    def take_less(self, micro_batch: int) -> None:
+        """A worker whose memory ran out where no other rank could be told: begin with so many sequences."""
+        self._micro_batch = micro_batch
+
+    def micro_batch(self) -> int | None:
+        return self._micro_batch
+
+
+class AskedByDriver(Interruption):
+    """A worker's: asks the desk twice a second, beside training. A desk that is gone means that the driver is."""
+
+    def __init__(self, desk: Any) -> None:
+        super().__init__()
+        self._asked_to_stop = threading.Event()
+        threading.Thread(target=self._listen, args=(desk,), daemon=True).start()
+
+    def _listen(self, desk: Any) -> None:
+        while not self._asked_to_stop.wait(_ASK_SECONDS):
+            try:
+                if ray.get(desk.stopping.remote()):
+                    self._asked_to_stop.set()
+            except ray.exceptions.RayError:
+                self._asked_to_stop.set()
+
+    @property
+    def requested(self) -> bool:
+        return self._asked_to_stop.is_set()
+
+
+def fit(order: RunOrder, interruption: Interruption, report: Report) -> None:
+    """Carry out an order with Ray's workers, here or on the cluster that `order.ray` names.
+
+    Raises as `train.run` does.
+    """
+    _connect(order)
+    desk: Any = ray.remote(num_cpus=0)(Desk).remote()
+    interruption.nothing_to_save(False)
+    over = threading.Event()
+    listener = threading.Thread(target=_pass_on, args=(interruption, desk, over), daemon=True)
+    listener.start()
+    trouble: Exception | None = None
+    try:
+        with tempfile.TemporaryDirectory(prefix="scalingsweep-ray-") as folder:
+            _trainer(order, desk, folder).fit()
+    except Exception as error:  # noqa: BLE001  # Ray wraps what a worker raised; the desk knows better how it ended
+        trouble = error
+    finally:
+        over.set()
+        listener.join()
+    end = ray.get(desk.end.remote())
+    ray.shutdown()
+    report.carry_over()  # the first worker reported the records; what follows must not drop them
+    if end is None:
+        raise trouble or RuntimeError("Ray's workers ended without a word")
+    reason, message = end
+    if reason == _INTERRUPTED:
+        raise Interrupted
+    if reason:
+        raise RunError(FailureReason(reason), message)
+
+
+_INTERRUPTED = "Interrupted"
+
+
+def _connect(order: RunOrder) -> None:
+    own = order.ray in (None, LOCAL)
+    try:
+        if own:
+            ray.init(num_cpus=order.workers + 1, include_dashboard=False, logging_level=logging.WARNING)
+        else:
+            ray.init(order.ray, logging_level=logging.WARNING)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise RunError(
+            FailureReason.BAD_CONFIGURATION,
+            f"Ray at {order.ray or LOCAL} cannot be joined: {str(error).splitlines()[0]}",
+        ) from error
+
+
+def _trainer(order: RunOrder, desk: Any, folder: str) -> TorchTrainer:
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+    gpus = resources.get("GPU", 0) >= order.workers
+    patience = order.training.stall_seconds or PATIENCE_SECONDS
+    return TorchTrainer(
+        work,
+        train_loop_config={"order": json.dumps(order.to_json()), "desk": desk},
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpus else "gloo", timeout_s=int(patience)),
+        scaling_config=ScalingConfig(num_workers=order.workers, use_gpu=gpus),
+        run_config=RunConfig(
+            name=f"{order.name}-{order.attempt}",
+            storage_path=folder,
+            failure_config=FailureConfig(max_failures=RESTARTS),
+        ),
+    )
+
+
+def _pass_on(interruption: Interruption, desk: Any, over: threading.Event) -> None:
+    """Tell the workers once the driver is asked to stop."""
+    while not over.wait(_ASK_SECONDS):
+        if interruption.requested:
+            desk.stop.remote()
+            return
+
+
+def work(config: dict[str, Any]) -> None:
+    """One worker's whole part. What is understood ends the run; anything else is raised, so that Ray starts again."""
+    from sweep_trainer.launch import in_group
+
+    begun = time.monotonic()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    context, desk = get_context(), config["desk"]
+    ranks = Ranks(context.get_world_rank(), context.get_world_size(), context.get_local_rank())
+    order = RunOrder.model_validate_json(config["order"])
+    if ray.get(desk.end.remote()) is not None:
+        return
+    less = ray.get(desk.micro_batch.remote())
+    if less is not None:
+        order = order.changed(training=order.training.changed(micro_batch=less))
+    report = open_report(order) if ranks.first else None
+    interruption = AskedByDriver(desk)
+    end = ("", "")
+    try:
+        in_group(order, interruption, report, ranks, begun=begun)
+    except Interrupted:
+        end = (_INTERRUPTED, "")
+    except Exception as error:
+        reason, message = explain(error)
+        if ran_out(error) and (half := _half(order, ranks)):
+            log.warning("memory ran out; all workers begin again with %d sequences at a time", half)
+            ray.get(desk.take_less.remote(half))
+            raise
+        if reason is FailureReason.CRASHED:
+            raise
+        end = (reason, message)
+    if report is not None:
+        report.close(LEAVING_SECONDS if interruption.requested else FINAL_SECONDS)
+    if ranks.first or end[0]:
+        ray.get(desk.ended.remote(*end))
+
+
+def _half(order: RunOrder, ranks: Ranks) -> int | None:
+    """Half the sequences that were computed at a time; None at one."""
+    from sweep_analysis.recipe import resolve
+
+    hyper = resolve(order.training, order.run.parameters, order.run.tokens, order.run.learning_rate_factor)
+    now, _ = pieces_of(order.training, hyper, ranks.world)
+    return now // 2 or None
