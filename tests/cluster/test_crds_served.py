@@ -254,8 +254,6 @@ def test_defaults_are_written_down_except_where_leaving_out_means_something(
     assert "placement" not in spec
     rungs = spec["ladder"]["rungs"]
     assert all("placement" not in rung for rung in rungs), "own fields replace the sweep's: none may be made up"
-        "a rung's own fields replace the sweep's, so none may be made up"
-    )
     assert spec["training"] == {"data": {"files": ["text.txt"]}, "batchTokens": 2048}
 
 
