@@ -17,9 +17,10 @@ from pydantic import ValidationError
 from sweep_analysis.document import Document
 from sweep_analysis.record import Failure, FailureReason, Progress, Record, RecordSet
 from sweep_analysis.rung import RunOrder
-from sweep_trainer.files import write_atomically
+from sweep_trainer.failure import RunError
 from sweep_trainer.outbox import Outbox
 from sweep_trainer.status_api import StatusApi, Unavailable, record_sets
+from sweep_trainer.storage import Folder, Storage, storage_at
 from sweep_trainer.termination import packed, write_termination_message
 
 API = "api"
@@ -45,8 +46,9 @@ class Report:
         self._status = status
         self._outbox = Outbox(status) if status else None
         self._failure: Failure | None = None
-        self.folder = Path(order.storage, "report") if status else Path(order.report)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._files: Storage | None = _beside_checkpoints(order) if status else Folder(Path(order.report))
+        if not status:
+            Path(order.report).mkdir(parents=True, exist_ok=True)
 
     def progress(self, progress: Progress) -> None:
         """Say where the run stands; the last one wins."""
@@ -114,18 +116,28 @@ class Report:
 
     def _in_files(self) -> list[Record]:
         found: list[Record] = []
-        for path in sorted(self.folder.glob("records-*.json")):
+        if self._files is None:
+            return found
+        try:
+            names = self._files.names()
+        except OSError as error:
+            log.warning("what earlier attempts left in files is unknown: %s", error)
+            return found
+        for name in names:
+            if not (name.startswith("records-") and name.endswith(".json")):
+                continue
             try:
-                found += RecordSet.model_validate_json(path.read_bytes()).records
+                found += RecordSet.model_validate_json(self._files.get(name)).records
             except (OSError, ValidationError) as error:
-                log.warning("%s is not a record set and is left out: %s", path, error)
+                log.warning("%s is not a record set and is left out: %s", self._files.address(name), error)
         return found
 
     def _in_status(self) -> list[Record]:
         """What the run's own status holds; nothing when the API server does not say so in time."""
-        if self._status is None or self.order.attempt == 1:
+        if self._status is None:
             return []
-        deadline, pause = time.monotonic() + EARLIER_SECONDS, 0.5
+        patience = EARLIER_SECONDS if self.order.attempt > 1 else 0.0  # a first attempt has little to learn
+        deadline, pause = time.monotonic() + patience, 0.5
         while True:
             try:
                 return [record for each in record_sets(self._status.read()) for record in each.records]
@@ -137,7 +149,23 @@ class Report:
             pause *= 2
 
     def _write(self, name: str, document: Document) -> None:
-        write_atomically(self.folder / name, json.dumps(document.to_json(), indent=1).encode())
+        """A file of the report. On a cluster it is a copy, which may fail."""
+        if self._files is None:
+            return
+        try:
+            self._files.put(name, json.dumps(document.to_json(), indent=1).encode())
+        except OSError as error:
+            if self._outbox is None:
+                raise
+            log.warning("no copy of %s beside the checkpoints: %s", name, error)
+
+
+def _beside_checkpoints(order: RunOrder) -> Storage | None:
+    """Where a run on a cluster keeps a copy of its records; None where it has no storage, which the run itself says."""
+    try:
+        return storage_at(f"{order.storage.rstrip('/')}/report")
+    except RunError:
+        return None
 
 
 def open_report(order: RunOrder) -> Report:

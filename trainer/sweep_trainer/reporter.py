@@ -84,6 +84,7 @@ class Reporter:
 
     def look(self, *, last: bool = False) -> None:
         """Take the document if it is new. The `last` look refuses at once what cannot be taken."""
+        content: bytes | OSError
         try:
             signature, content = _read(self.task.path)
         except FileNotFoundError:

@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import ssl
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class Refused(Exception):  # noqa: N818 - what the API server calls it
 
 @dataclass
 class StatusApi:
-    """The status subresource of one ScalingRun. For one thread at a time."""
+    """The status subresource of one ScalingRun."""
 
     namespace: str
     run: str
@@ -55,6 +56,7 @@ class StatusApi:
     timeout: float = TIMEOUT_SECONDS
     _connection: http.client.HTTPSConnection | None = field(default=None, init=False)
     _orphaned: bool = field(default=False, init=False)
+    _speaking: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     @classmethod
     def of_pod(cls, run: str, uid: str) -> "StatusApi":
@@ -104,7 +106,8 @@ class StatusApi:
                 "accept": "application/json",
                 "content-type": "application/apply-patch+yaml",
             }
-            status, retry_after, answer = self._exchange(method, f"{path}?{urlencode(query)}", body, headers)
+            with self._speaking:
+                status, retry_after, answer = self._exchange(method, f"{path}?{urlencode(query)}", body, headers)
         except (OSError, http.client.HTTPException) as error:
             raise Unavailable(f"{self.host}:{self.port}: {error or type(error).__name__}") from None
         if status == 200:

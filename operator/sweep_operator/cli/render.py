@@ -74,4 +74,4 @@ def _write(jobs: list[dict[str, Any]], form: str) -> None:
     yaml = YAML()
     yaml.explicit_start = True
     yaml.width = 4096
-    yaml.dump_all(jobs, sys.stdout)
+    yaml.dump_all(json.loads(json.dumps(jobs)), sys.stdout)  # no value twice, or YAML would name it and point to it
