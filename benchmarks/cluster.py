@@ -106,7 +106,7 @@ def rest(sweeps: int, seconds: float = 60.0) -> dict[str, Any]:
         began = time.monotonic()
         with operator(plane, Path(name)) as process:
             caught_up = float(process.entry(r"caught up ([\d.]+) s after")[1])
-            until_ready = time.monotonic() - began
+            until_ready, cpu_until = time.monotonic() - began, process.cpu_seconds()
             writes = process.calls()
             first_scrape = time.monotonic()
             page = process.scrape()
@@ -125,6 +125,7 @@ def rest(sweeps: int, seconds: float = 60.0) -> dict[str, Any]:
                 "runs": sweeps * len(moment.runs),
                 "startToCaughtUpSeconds": round(until_ready, 1),
                 "leaseToCaughtUpSeconds": caught_up,
+                "cpuSecondsToCatchUp": round(cpu_until, 1),
                 "callsToCatchUp": _readable(writes),
                 "megabytes": round(process.megabytes()),
                 "coresAtRest": round(quiet, 3),

@@ -61,13 +61,15 @@ def execute(options: argparse.Namespace) -> Exit:
     from sweep_operator.clusters.kubernetes.jobs import Images
     from sweep_operator.controller import logs
     from sweep_operator.controller.health import PagesTakenError
-    from sweep_operator.controller.lease import LeaseTimes
+    from sweep_operator.controller.lease import LONGEST_TRY_SECONDS, LeaseTimes
     from sweep_operator.controller.operator import Operator, Settings
 
     times = LeaseTimes.lasting(options.lease_seconds)
     try:
         api = Api.connect(options.kubeconfig, options.context, Patience.within(times.margin_seconds))
-        lease_api = Api.connect(options.kubeconfig, options.context, Patience.of_one_try(times.margin_seconds / 2))
+        lease_api = Api.connect(
+            options.kubeconfig, options.context, Patience.of_one_try(min(LONGEST_TRY_SECONDS, times.margin_seconds / 2))
+        )
     except ConnectError as error:
         raise InputError(str(error)) from None
     logs.configure(options.log_format)

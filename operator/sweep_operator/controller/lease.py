@@ -25,6 +25,9 @@ from sweep_operator.clusters.kubernetes.resources import LEASES
 
 log = logging.getLogger(__name__)
 
+LONGEST_TRY_SECONDS = 2.0
+"""No request about the Lease may take longer."""
+
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimes:
@@ -111,7 +114,8 @@ class Election:
     def release(self) -> None:
         """Give the Lease back if it is ours, so that the next one need not wait. Resign, and end all writing, first."""
         self._stopping.set()
-        self._thread.join(2 * self._times.retry_seconds)
+        if self._thread.ident is not None:
+            self._thread.join(LONGEST_TRY_SECONDS)
         self.resign()
         if self._thread.is_alive() or self.holder != self.identity:
             return

@@ -3,7 +3,8 @@
 Owns start and end. A standby runs all but the workers: its stores are warm, so that it can work the moment it leads.
 
     start:   servers → watches → every store synced → election … leading → every key queued, workers begin
-    SIGTERM: no more keys, no more renewals → passes in hand end → gate closed → Lease released   (under ten seconds)
+    SIGTERM: no more keys, no more renewals → passes in hand end → gate closed → writes in flight end → Lease released,
+             all within ten seconds; a write that still hangs then keeps the Lease until it runs out
     lost:    the process ends at once, without cleaning up: another may be writing already
 """
 
@@ -19,11 +20,12 @@ from functools import partial
 from prometheus_client import CollectorRegistry, generate_latest
 
 from sweep_operator.clusters.kubernetes.cache import Caches, Document, Store, UnreadableError
-from sweep_operator.clusters.kubernetes.client import Api
+from sweep_operator.clusters.kubernetes.client import LONGEST_WRITE_SECONDS, Api
 from sweep_operator.clusters.kubernetes.events import EventSender
 from sweep_operator.clusters.kubernetes.resources import JOBS, PODS, RUN_LABEL, RUNS, SWEEPS, Resource
 from sweep_operator.clusters.kubernetes.watch import Watch, WatchTimes
 from sweep_operator.controller.health import Page, Server, verdict
+from sweep_operator.controller.journal import Journal
 from sweep_operator.controller.lease import Election, LeaseTimes
 from sweep_operator.controller.measures import Measures, OperatorCollector
 from sweep_operator.controller.passes import LiveCluster, Passes
@@ -97,7 +99,7 @@ class Operator:
             settings.lease,
         )
         api.may_write = lambda: self.election.leading
-        cluster = adapter(api, self.caches, self._events)
+        cluster = Journal(adapter(api, self.caches, self._events))
         self._workers = Workers(self.queue, Passes(cluster, policy, self._events.tell), self.measures, settings.workers)
         self._page = SweepPage(self._observe, of_runs=settings.run_metrics)
         self._registry = CollectorRegistry(auto_describe=False)
@@ -146,15 +148,17 @@ class Operator:
         self._stopping.set()
         self.queue.close()
         self.election.stop_renewing()
-        self._workers.join(2.0)
-        self._events.stop(1.0)
+        self._workers.join(1.0)
+        self._events.stop(0.5)
         self.election.resign()
-        if self._workers.join(4.0):
+        if self._workers.join(LONGEST_WRITE_SECONDS):
             self.election.release()
         for server in self._servers:
             server.close()
         for watch in self._watches:
-            watch.stop()
+            watch.ask_to_stop()
+        for watch in self._watches:
+            watch.stop(0.1)
 
     def unhealthy(self) -> dict[str, str]:
         """What only a restart can heal."""

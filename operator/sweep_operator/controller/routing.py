@@ -5,7 +5,7 @@ now and then, so that a thousand chatty trainers cost no more than quiet ones.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from sweep_operator.clusters.kubernetes.cache import Caches, Change, Document
 from sweep_operator.clusters.kubernetes.resources import RUNS, SWEEPS
@@ -30,14 +30,19 @@ class Router:
 
     def everything(self, within_seconds: float = 0.0) -> None:
         """Look at every object: at once when the Lease is got, or spread over a time as insurance against our own
-        mistakes (a resync)."""
-        for kind, store in ((SWEEPS.kind, self._caches.sweeps), (RUNS.kind, self._caches.runs)):
-            for known in store.all():
-                key = Key(kind, known.identity.namespace, known.identity.name)
-                if within_seconds:
-                    self._queue.add_after(key, random.uniform(0.0, within_seconds))  # noqa: S311 - spread, no secret
-                else:
-                    self._queue.add(key)
+        mistakes (a resync). Each sweep is followed by its runs, so that both are read once."""
+        for key in self._keys():
+            if within_seconds:
+                self._queue.add_after(key, random.uniform(0.0, within_seconds))  # noqa: S311 - spread, no secret
+            else:
+                self._queue.add(key)
+
+    def _keys(self) -> Iterator[Key]:
+        for sweep in self._caches.sweeps.all():
+            namespace = sweep.identity.namespace
+            yield Key(SWEEPS.kind, namespace, sweep.identity.name)
+            for run in self._caches.runs.owned_by(sweep.identity.uid):
+                yield Key(RUNS.kind, namespace, run.identity.name)
 
     def _sweep_changed(self, change: Change[Document]) -> None:
         if not self._active():

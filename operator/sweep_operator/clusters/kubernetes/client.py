@@ -38,20 +38,24 @@ _AGAIN = frozenset({429, 500, 502, 503, 504})
 """Answers after which the same request may succeed."""
 
 
+LONGEST_WRITE_SECONDS = 5.0
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long one call may take. A write must end within the margin between giving up a Lease and its expiry."""
 
     connect_seconds: float = 3.0
     read_seconds: float = 10.0
-    write_seconds: float = 5.0
+    write_seconds: float = LONGEST_WRITE_SECONDS
     retry_seconds: float = 8.0
     """No new try of a call is begun after so long; what then fails is the caller's to repeat."""
 
     @classmethod
     def within(cls, margin_seconds: float) -> Self:
         """For writers under a Lease: a write ends before another may lead."""
-        return cls(connect_seconds=min(3.0, margin_seconds), write_seconds=margin_seconds)
+        seconds = min(LONGEST_WRITE_SECONDS, margin_seconds)
+        return cls(connect_seconds=min(3.0, seconds), write_seconds=seconds)
 
     @classmethod
     def of_one_try(cls, seconds: float) -> Self:

@@ -86,14 +86,18 @@ class Watch:
         """Begin."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread, whatever it is waiting for; returns when it has ended (or after five seconds)."""
+    def ask_to_stop(self) -> None:
+        """Tell the thread to end, whatever it is waiting for."""
         self._stopping.set()
         with self._guard:
             if self._response is not None:
                 _shut(self._response)
+
+    def stop(self, seconds: float = 5.0) -> None:
+        """End the thread; returns when it has ended, or after so long."""
+        self.ask_to_stop()
         if self._thread.is_alive():
-            self._thread.join(5)
+            self._thread.join(seconds)
 
     def wait_synced(self, seconds: float) -> bool:
         """Wait for the first whole list."""
