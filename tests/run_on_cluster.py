@@ -26,6 +26,7 @@ MANIFEST: dict[str, Any] = {
     "spec": {
         "target": {"parameters": "1M", "tokens": "20M"},
         "ladder": {"generate": {"from": "30K", "to": "300K", "rungs": 3, "tokensPerParameter": [10, 20]}},
+        "gate": {"warmupRungs": 3},
         "training": {"data": {"corpus": "Classics"}},
     },
 }
