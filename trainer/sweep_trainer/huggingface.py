@@ -27,7 +27,7 @@ class HuggingFaceModel(nn.Module):
         except ImportError:
             raise RunError(
                 FailureReason.BAD_CONFIGURATION,
-                "training.model.family HuggingFace needs transformers; install scalingsweep[transformers]",
+                "training.model.family HuggingFace needs transformers; install scalingsweep[huggingface]",
             ) from None
         fields = configuration(shape, sequence_length)
         with torch.random.fork_rng(devices=[]):

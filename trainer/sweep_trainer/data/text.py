@@ -1,22 +1,28 @@
-"""Prepared data: text turned into tokens, split, cached by digest, and read back in an order that repeats.
+"""One stream of text as bytes: split by blocks, cached by digest, opened again.
 
-Owns the split, the cache and the order of batches. Reads text through `corpus.py`; knows nothing of models.
-Needs numpy, never torch.
+Owns what becomes of `data.corpus` and `data.files`. Reads text through `corpus.py`; the order of batches is
+`batches.py`'s.
 """
 
 import hashlib
 import json
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sweep_analysis.document import digest_of
-from sweep_analysis.recipe import Training, vocabulary_of
+from sweep_analysis.recipe import Training
 from sweep_trainer.corpus import DataError, classics, read_files
+from sweep_trainer.data.batches import (
+    Domain,
+    Prepared,
+    Stream,
+    Tokens,
+    tokenizer_digest,
+    validation_digest_of,
+    windows,
+)
 from sweep_trainer.files import write_atomically
 
 _BLOCK = 16_384
@@ -24,83 +30,13 @@ _SMALLEST_BLOCK = 256
 _EVERY = 40
 """Every 40th block is validation: spread over the text, since a tail would be another text than the rest."""
 
-Tokens = npt.NDArray[np.uint8]
 
-
-@dataclass(frozen=True)
-class Prepared:
-    """A data set as a run sees it."""
-
-    train: Tokens
-    """The training stream, memory-mapped."""
-    validation: Tokens
-    """(windows, sequence_length + 1): the same validation tokens for every run of the recipe."""
-    sequence_length: int
-    data_digest: str
-    validation_digest: str
-    tokenizer_digest: str
-    path: Path
-
-    @property
-    def sequences(self) -> int:
-        """Training sequences in one epoch; each predicts `sequence_length` tokens."""
-        return (len(self.train) - 1) // self.sequence_length
-
-    @property
-    def train_tokens(self) -> int:
-        """Distinct training tokens."""
-        return self.sequences * self.sequence_length
-
-    @property
-    def validation_tokens(self) -> int:
-        """Validation tokens that an evaluation predicts."""
-        return int(self.validation.shape[0]) * self.sequence_length
-
-    def batch(self, seed: int, step: int, sequences: int) -> Tokens:
-        """Training step `step` of a run: (sequences, sequence_length + 1), a pure function of (seed, step).
-
-        Every epoch visits each sequence once, in an order of its own.
-        """
-        rows = np.arange(step * sequences, (step + 1) * sequences)
-        epochs, places = np.divmod(rows, self.sequences)
-        if epochs[0] == epochs[-1]:
-            chosen = _order(seed, int(epochs[0]), self.sequences)[places]
-        else:
-            chosen = np.array(
-                [_order(seed, int(epoch), self.sequences)[place] for epoch, place in zip(epochs, places, strict=True)]
-            )
-        starts = chosen * self.sequence_length
-        batch: Tokens = self.train[starts[:, None] + np.arange(self.sequence_length + 1)]
-        return batch
-
-    def summary(self) -> dict[str, Any]:
-        """What `prepare` prints."""
-        return {
-            "trainTokens": self.train_tokens,
-            "validationTokens": self.validation_tokens,
-            "dataDigest": self.data_digest,
-            "validationDigest": self.validation_digest,
-            "tokenizerDigest": self.tokenizer_digest,
-            "path": str(self.path),
-        }
-
-
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, sequences: int) -> npt.NDArray[np.intp]:
-    """The order of one epoch: sequences sorted by a keyed hash (splitmix64), the same on every machine and version."""
-    key = int.from_bytes(hashlib.sha256(f"order\0{seed}\0{epoch}".encode()).digest()[:8], "big")
-    z = np.arange(1, sequences + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.argsort(z ^ (z >> np.uint64(31)), kind="stable")
-
-
-def prepare(training: Training, root: Path, cache: Path) -> Prepared:
+def prepare(training: Training, cache: Path) -> Prepared:
     """Read the recipe's text, check it, and put its tokens into the cache unless they are there already.
 
-    `root` is where relative paths start. Raises DataError, with nothing written, when the text cannot be used.
+    Raises DataError, with nothing written, when the text cannot be used.
     """
-    paths = [(root / file).resolve() for file in training.data.files]
+    paths = [Path(file).resolve() for file in training.data.files]
     text = classics() if training.data.corpus else read_files(paths)
     source = ", ".join(map(str, paths)) or f"corpus {training.data.corpus}"
     train, validation = split(np.frombuffer(text, np.uint8), training, source)
@@ -133,7 +69,7 @@ def open_prepared(training: Training, cache: Path) -> Prepared:
             return _open(index, training, target)
     except (OSError, ValueError, KeyError, TypeError):
         pass  # whatever is wrong with the cache, the sources settle it
-    return prepare(training, Path(), cache)
+    return prepare(training, cache)
 
 
 def split(tokens: Tokens, training: Training, source: str) -> tuple[Tokens, Tokens]:
@@ -169,26 +105,18 @@ def split(tokens: Tokens, training: Training, source: str) -> tuple[Tokens, Toke
     return train, validation
 
 
-def tokenizer_digest(training: Training) -> str:
-    """Digest of the tokenizer's identity; losses are compared only where it agrees."""
-    return digest_of({"tokenizer": training.tokenizer, "vocabulary": vocabulary_of(training)})
-
-
 def _open(index: dict[str, Any], training: Training, path: Path) -> Prepared:
     stream: Tokens = np.memmap(path, np.uint8, mode="r")
     train, held_out = stream[: index["train"]], stream[index["train"] :]
-    windows = training.data.validation_tokens // training.sequence_length
-    last = len(held_out) - training.sequence_length - 1
-    starts = np.arange(windows) * last // max(1, windows - 1)  # evenly over the held-out text
-    validation = held_out[starts[:, None] + np.arange(training.sequence_length + 1)]
+    length = training.sequence_length
+    validation = windows(held_out, training.data.validation_tokens // length, length)
     return Prepared(
-        train=train,
+        streams=(Stream("text", 1.0, (train,), length),),
         validation=validation,
-        sequence_length=training.sequence_length,
+        domains=(Domain("text", 0, len(validation)),),
+        sequence_length=length,
         data_digest=index["dataDigest"],
-        validation_digest=digest_of(
-            {"tokens": hashlib.sha256(validation.tobytes()).hexdigest(), "sequenceLength": training.sequence_length}
-        ),
+        validation_digest=validation_digest_of(validation, length),
         tokenizer_digest=tokenizer_digest(training),
         path=path,
     )

@@ -1,0 +1,218 @@
+"""Documents from files: text, JSON lines (plain, gzip, zstd), Parquet, saved Hugging Face datasets, token ids.
+
+Owns the formats, one function each, and the sentence for a file that cannot be read as its format. A document is a
+tuple of the fields asked for, each text or a list of token ids. Tokenizes nothing.
+"""
+
+import codecs
+import gzip
+import io
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from glob import glob
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from sweep_analysis.sources import Format, Source, format_of
+from sweep_trainer.corpus import DataError
+
+Field = str | list[int] | npt.NDArray[np.integer]
+Document = tuple[Field, ...]
+Read = Iterator[tuple[Document, float]]
+"""Documents, each with the share of its file that was read so far."""
+
+_TEXT_PIECE = 16_384
+_CHUNK = 1 << 24
+_ROWS = 1024
+_ROOT = "relative paths start at the manifest's folder"
+
+
+def files_of(source: Source) -> list[tuple[Path, Format]]:
+    """The source's files in order, each with its format. Raises DataError for a name that is no file."""
+    found: list[tuple[Path, Format]] = []
+    for name in source.files:
+        names = sorted(glob(name)) if any(c in name for c in "*?[") else [name]  # noqa: PTH207  # Path.glob takes no absolute pattern
+        if not names:
+            raise DataError(f"source {source.name}: no file matches {name}; {_ROOT}")
+        for one in names:
+            path = Path(one)
+            form = source.format or ("Dataset" if path.is_dir() else format_of(one))
+            if not path.exists():
+                raise DataError(f"source {source.name}: {path} does not exist; {_ROOT}")
+            if path.is_dir() != (form == "Dataset"):
+                what = "a folder; name the files in it" if path.is_dir() else "not the folder of a saved dataset"
+                raise DataError(f"source {source.name}: {path} is {what}")
+            found.append((path, form))
+    return found
+
+
+def documents(path: Path, form: Format, fields: tuple[str, ...], *, vocabulary: int, end: int) -> Read:
+    """The documents of one file. Raises DataError where the file is not what its format says."""
+    try:
+        if form == "Text":
+            yield from _text(path, fields)
+        elif form == "Tokens":
+            yield from _tokens(path, vocabulary, end)
+        else:
+            yield from {"JsonLines": _json_lines, "Parquet": _parquet, "Dataset": _dataset}[form](path, fields)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from None
+
+
+def _text(path: Path, fields: tuple[str, ...]) -> Read:
+    """Pieces of about 16 KB, cut behind a line."""
+    if len(fields) != 1:
+        raise DataError(f"{path} is plain text, and {', '.join(fields)} are asked for; give JSON lines or tables")
+    size = path.stat().st_size
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    text, done = "", 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            try:
+                text += decoder.decode(chunk, final=done + len(chunk) == size)
+            except UnicodeDecodeError as error:
+                at = done + error.start - len(decoder.getstate()[0])
+                raise DataError(f"{path} is not UTF-8 (near byte {max(0, at)}); convert it: iconv -t UTF-8") from None
+            done += len(chunk)
+            while len(text) > 2 * _TEXT_PIECE:
+                cut = text.find("\n", _TEXT_PIECE) + 1 or _TEXT_PIECE
+                yield (text[:cut],), done / size
+                text = text[cut:]
+    if text:
+        yield (text,), 1.0
+
+
+def _json_lines(path: Path, fields: tuple[str, ...]) -> Read:
+    size = max(1, path.stat().st_size)
+    with path.open("rb") as raw:
+        try:
+            for number, line in enumerate(_opened(path, raw), 1):
+                if line.strip():
+                    yield _row(path, f"line {number}", _parsed(path, number, line), fields), raw.tell() / size
+        except (EOFError, gzip.BadGzipFile) as error:
+            raise DataError(f"{path} is not a whole gzip file ({error})") from None
+
+
+def _opened(path: Path, raw: BinaryIO) -> Iterable[bytes]:
+    if path.name.endswith(".gz"):
+        return gzip.GzipFile(fileobj=raw)
+    if path.name.endswith(".zst"):
+        return _unpacked(path, raw)
+    return raw
+
+
+def _unpacked(path: Path, raw: BinaryIO) -> Iterator[bytes]:
+    """Lines of a zstd file."""
+    try:
+        import zstandard
+    except ImportError:
+        raise DataError(f"{path} needs the package zstandard; install scalingsweep[trainer]") from None
+    try:
+        yield from io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
+    except zstandard.ZstdError as error:
+        raise DataError(f"{path} is not a whole zstd file ({error})") from None
+
+
+def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{path}: line {number} is not JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{path}: line {number} is not an object with fields")
+    return row
+
+
+def _parquet(path: Path, fields: tuple[str, ...]) -> Read:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        with closing(parquet.ParquetFile(path)) as file:
+            _columns(path, fields, file.schema_arrow.names)
+            total, done = max(1, file.metadata.num_rows), 0
+            for batch in file.iter_batches(_ROWS, columns=list(fields)):
+                yield from _of_batch(path, batch, fields, done, total)
+                done += batch.num_rows
+    except ArrowException as error:
+        raise DataError(f"{path} is not a Parquet file ({str(error).splitlines()[0]})") from None
+
+
+def _dataset(path: Path, fields: tuple[str, ...]) -> Read:
+    """A folder that `datasets` saved: Arrow streams, named in its state.json."""
+    from pyarrow import ArrowException, ipc, memory_map
+
+    if (path / "dataset_dict.json").exists():
+        splits = json.loads((path / "dataset_dict.json").read_text()).get("splits", [])
+        raise DataError(f"{path} holds several splits; name one of them: {', '.join(f'{path}/{s}' for s in splits)}")
+    try:
+        state = json.loads((path / "state.json").read_text())
+        parts = [path / part["filename"] for part in state["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"{path} is not a folder that datasets saved: it has no readable state.json") from None
+    for place, part in enumerate(parts):
+        try:
+            with memory_map(str(part)) as mapped, ipc.open_stream(mapped) as stream:
+                _columns(path, fields, stream.schema.names)
+                for batch in stream:
+                    for document, _ in _of_batch(part, batch, fields, 0, 1):
+                        yield document, (place + 1) / len(parts)
+        except ArrowException as error:
+            raise DataError(f"{part} is not an Arrow stream ({str(error).splitlines()[0]})") from None
+
+
+def _columns(path: Path, fields: tuple[str, ...], there: list[str]) -> None:
+    for field in fields:
+        if field not in there:
+            raise DataError(f"{path} has no column {field}; it has {', '.join(there)}")
+
+
+def _of_batch(path: Path, batch: Any, fields: tuple[str, ...], done: int, total: int) -> Read:
+    columns = [batch.column(field).to_pylist() for field in fields]
+    for row, values in enumerate(zip(*columns, strict=True)):
+        place = f"row {done + row}"
+        yield _row(path, place, dict(zip(fields, values, strict=True)), fields), (done + row + 1) / total
+
+
+def _row(path: Path, place: str, row: dict[str, Any], fields: tuple[str, ...]) -> Document:
+    values: list[Field] = []
+    for field in fields:
+        if field not in row:
+            raise DataError(f"{path}: {place} has no field {field}; it has {', '.join(map(str, row)) or 'none'}")
+        value = row[field]
+        ids = isinstance(value, list) and all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in value)
+        if not isinstance(value, str) and not ids:
+            raise DataError(f"{path}: {place}: {field} is neither text nor a list of token ids")
+        values.append(value)
+    return tuple(values)
+
+
+def _tokens(path: Path, vocabulary: int, end: int) -> Read:
+    """A memory map of token ids: .npy, or raw and little-endian, as wide as the vocabulary needs."""
+    if path.suffix == ".npy":
+        try:
+            stream = np.load(path, mmap_mode="r", allow_pickle=False)
+        except ValueError as error:
+            raise DataError(f"{path} is not a NumPy file ({error})") from None
+        if stream.ndim != 1 or stream.dtype.kind not in "iu":
+            raise DataError(f"{path} holds {stream.dtype} of {stream.ndim} dimensions; one of whole numbers is right")
+    else:
+        dtype = np.dtype(dtype_of(vocabulary)).newbyteorder("<")
+        if path.stat().st_size % dtype.itemsize:
+            raise DataError(f"{path} is not a whole number of {dtype.itemsize}-byte token ids, as the vocabulary needs")
+        stream = np.memmap(path, dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
+    start = 0
+    for at in range(0, len(stream), _CHUNK):
+        for stop in np.flatnonzero(stream[at : at + _CHUNK] == end) + at + 1:
+            yield (np.asarray(stream[start : stop - 1]),), stop / len(stream)
+            start = int(stop)
+    if start < len(stream):
+        yield (np.asarray(stream[start:]),), 1.0
+
+
+def dtype_of(vocabulary: int) -> type[np.unsignedinteger[Any]]:
+    """The narrowest type that holds every id."""
+    return np.uint8 if vocabulary <= 1 << 8 else np.uint16 if vocabulary <= 1 << 16 else np.uint32
