@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sweep_chart import documents, schema
+from sweep_chart import dashboards, documents, metrics_page, schema
 
 ROOT = Path(__file__).parents[2]
 CHART = "charts/scalingsweep"
@@ -18,6 +18,8 @@ def generated() -> dict[str, str]:
         f"{CHART}/templates/_rules.tpl": documents.rules_template(),
         f"{CHART}/templates/user-roles.yaml": documents.user_roles_template(),
         f"{CHART}/templates/admission-policies.yaml": documents.admission_template(),
+        **{f"{CHART}/dashboards/{name}": text for name, text in dashboards.documents().items()},
+        "docs/metrics.md": metrics_page.page(),
         **{f"{CHART}/files/crds/{path.name}": path.read_text() for path in sorted((ROOT / "crds").glob("*.yaml"))},
     }
 

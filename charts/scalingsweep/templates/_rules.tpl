@@ -5,7 +5,6 @@
   resources:
   - scalingsweeps
   verbs:
-  - get
   - list
   - watch
 - apiGroups:
@@ -21,11 +20,15 @@
   - scalingsweep.dev
   resources:
   - scalingsweeps/status
+  verbs:
+  - update
+- apiGroups:
+  - scalingsweep.dev
+  resources:
   - scalingruns/status
   verbs:
   - get
   - patch
-  - update
 - apiGroups:
   - batch
   resources:
@@ -41,7 +44,6 @@
   resources:
   - pods
   verbs:
-  - get
   - list
   - watch
 - apiGroups:
@@ -56,7 +58,6 @@
   resources:
   - serviceaccounts
   verbs:
-  - get
   - create
 - apiGroups:
   - rbac.authorization.k8s.io
@@ -64,7 +65,6 @@
   - roles
   - rolebindings
   verbs:
-  - get
   - create
   - patch
 - apiGroups:
@@ -89,7 +89,6 @@
   verbs:
   - get
   - update
-  - patch
   resourceNames:
   - {{ include "scalingsweep.fullname" $ }}
 {{- end }}

@@ -1,0 +1,109 @@
+"""docs/metrics.md: every series with its type, labels and meaning, and what a scrape costs.
+
+The sweeps' series come from the table that the scrape itself uses, the operator's from a collector that is asked, so
+that neither can be left out. The cost comes from the newest measurement (`benchmarks/metrics.py`).
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweep_operator.controller.measures import Measures, OperatorCollector
+from sweep_operator.controller.queue import WorkQueue
+from sweep_operator.metrics import SweepPage
+from sweep_operator.metrics.families import RUN_FAMILIES, RUNG_FAMILIES, SWEEP_FAMILIES, Family
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "metrics.json"
+HEAD = """\
+# Metrics
+
+Written by `make chart`. The operator serves them at `/metrics` of its metrics port, a local ladder with
+`scalingsweep run SWEEP.yaml --metrics-port PORT`. All are computed at the scrape from what the operator knows; none is
+kept, so that a restart loses none and the series of a deleted sweep are gone with the next scrape.
+
+* **Names** keep Prometheus' and OpenMetrics' rules: base units, `_total` on counters. Losses are nats per token; FLOPs
+  are 6·N·D; device seconds are allocated devices times the time they were held.
+* **States** (phase, rung state, run state) are one series that is 1 while the state lasts and absent otherwise.
+* **Sweeps' series come from the leader alone**, so sums count once. After a change of leader they carry another
+  `instance`; `max by (namespace, sweep)` takes that off.
+* **Intervals** are three series: the value, `_low_` and `_high_`.
+* **Labels** come from names in a spec and from the documented lists of reasons, never from messages. Scrape with
+  `honorLabels: true`: `namespace` is the sweep's.
+* No `_created` and no exemplars: Prometheus keeps the first as a series of its own each, and no request ends here that
+  an exemplar could point to; `scalingsweep_sweep_created_timestamp_seconds` says when a sweep's counters began.
+"""
+COST = """\
+## How many series, and what a scrape costs
+
+A sweep of R rungs has about 35 + 15·R series while it climbs (a law of five constants is 15 of them), R counting the
+revisions; a run 8 more while it is unfinished, where single runs are asked for (`--run-metrics`, chart value
+`operator.runMetrics`). With at most 32 rungs and 64 runs a rung that is bounded by the spec.
+
+A sweep that has not changed since the last scrape costs nothing; a scrape spends at most 0.4 s on those that have, the
+longest unseen first, and serves the others as they were (`scalingsweep_series_late`).
+
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Nothing:
+    """Stands for what the collector reads, where only its names are asked for."""
+
+    calls: dict[tuple[str, str, str], int]
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join(
+        (
+            HEAD,
+            "## Of a sweep\n\n" + _table(_rows(SWEEP_FAMILIES)),
+            "## Of a rung\n\n" + _table(_rows(RUNG_FAMILIES)),
+            "## Of a single run, where it is asked for\n\n" + _table(_rows(RUN_FAMILIES)),
+            "## Of the operator\n\n" + _table(_operator_rows()),
+            COST + _cost(),
+        )
+    )
+
+
+def _rows(families: Iterable[Family]) -> Iterator[tuple[str, str, tuple[str, ...], str]]:
+    for family in families:
+        yield family.sample, family.kind, family.labels, family.help
+
+
+def _operator_rows() -> Iterator[tuple[str, str, tuple[str, ...], str]]:
+    lines = iter(SweepPage(list).text().splitlines())
+    for line in lines:
+        if line.startswith("# HELP"):
+            _, _, name, text = line.split(" ", 3)
+            labels = ("version",) if name.endswith("build_info") else ()
+            yield name, next(lines).rsplit(" ", 1)[1], labels, text
+    collector = OperatorCollector(Measures(), WorkQueue(), (), (_Nothing({}),), lambda: False, lambda: 0)
+    for metric in collector.collect():
+        name = metric.name + ("_total" if metric.type == "counter" else "")
+        yield name, metric.type, tuple(getattr(metric, "_labelnames", ())), metric.documentation
+
+
+def _table(rows: Iterable[tuple[str, str, tuple[str, ...], str]]) -> str:
+    lines = ["| Series | Type | Labels | Meaning |", "|---|---|---|---|"]
+    lines += [f"| `{name}` | {kind} | {', '.join(labels)} | {text} |" for name, kind, labels, text in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _cost() -> str:
+    if not RESULTS.exists():
+        return "Not measured yet: `python benchmarks/metrics.py`.\n"
+    measured = json.loads(RESULTS.read_text())
+    lines = [
+        f"Measured with five rungs of two runs each ({measured['machine']}), by `python benchmarks/metrics.py`:",
+        "",
+        "| Sweeps | Series | Size | First scrape | All changed | None changed | Rules, one evaluation |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in measured["rows"]:
+        lines.append(
+            f"| {row['sweeps']:,} | {row['series']:,} | {row['megabytes']:.1f} MB | {row['firstSeconds']:.2f} s"
+            f" | {row['allChangedSeconds']:.2f} s | {row['noneChangedSeconds']:.3f} s | {row['rulesSeconds']} |"
+        )
+    return "\n".join(lines) + "\n"
