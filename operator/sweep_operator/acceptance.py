@@ -62,7 +62,7 @@ def accept(sweep: ScalingSweep, policy: Policy) -> Accepted | Refused:
     ):
         if objection:
             return objection
-    violation = policy.violation(spec, rungs)
+    violation = policy.violation(sweep, rungs)
     if violation:
         return Refused("PolicyViolation", violation)
     return Accepted(rungs, target)
