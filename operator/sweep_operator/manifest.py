@@ -148,6 +148,18 @@ def _numbers(value: Any, where: tuple[str | int, ...] = ()) -> Iterator[tuple[tu
         yield from _numbers(inner, (*where, key))
 
 
+def wrong_spec(error: ValidationError) -> str:
+    """What a sweep's author did wrong, in the words of `lint`; empty where something else is at fault.
+
+    A field of no name that this version knows may be a newer version's, and a status is no author's.
+    """
+    found = error.errors()
+    if any(fault["loc"][:1] != ("spec",) or fault["type"] == "extra_forbidden" for fault in found):
+        return ""
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return _fault(found[0], ScalingSweep) + more
+
+
 def field_path(location: Sequence[str | int]) -> str:
     """`spec.ladder.rungs[2].parameters`."""
     text = ""

@@ -6,8 +6,10 @@ Owns the wording of these entries. It stands between the reconcilers and the ada
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from sweep_operator.api import RunStatus, ScalingRun, ScalingSweep, SweepStatus
+from sweep_operator.clusters.kubernetes.views import Identity
 from sweep_operator.clusters.port import PAUSED, Cause, Event, Workload
 from sweep_operator.controller.passes import LiveCluster
 
@@ -40,6 +42,10 @@ class Journal:
         self.cluster.write_sweep_status(sweep, status)
         if sweep.status.phase != status.phase:
             log.info("phase %s, before %s", status.phase, sweep.status.phase)
+
+    def refuse(self, identity: Identity, sentence: str, now: datetime) -> None:
+        self.cluster.refuse(identity, sentence, now)
+        log.info("refused: %s", sentence)
 
     def write_run_status(self, run: ScalingRun, status: RunStatus) -> None:
         self.cluster.write_run_status(run, status)

@@ -12,6 +12,7 @@ from sweep_operator.api import ScalingRun, ScalingSweep
 from sweep_operator.clusters.kubernetes.cache import UnreadableError
 from sweep_operator.clusters.kubernetes.events import Subject
 from sweep_operator.clusters.kubernetes.resources import SWEEPS
+from sweep_operator.clusters.kubernetes.views import Identity
 from sweep_operator.clusters.port import Cluster, Event, NameTaken
 from sweep_operator.controller import logs
 from sweep_operator.controller.queue import Key
@@ -24,6 +25,9 @@ class LiveCluster(Cluster, Protocol):
 
     def run(self, key: str) -> tuple[ScalingSweep, ScalingRun] | None:
         """The run named namespace/name with the sweep that owns it; None when either is gone or they do not match."""
+
+    def refuse(self, identity: Identity, sentence: str, now: datetime) -> None:
+        """Say on a sweep that its spec makes no sense."""
 
 
 def _now() -> datetime:
@@ -45,6 +49,10 @@ class Passes:
             return self._sweep(key) if key.kind == SWEEPS.kind else self._run(key)
         except UnreadableError as unreadable:
             identity = unreadable.identity
+            if unreadable.wrong_spec:
+                if key.kind == SWEEPS.kind:
+                    self.cluster.refuse(identity, unreadable.wrong_spec, self.now())
+                return Progressed(changed=False)  # until its author mends it
             sweep = identity.name if key.kind == SWEEPS.kind else identity.sweep
             uid = identity.uid if key.kind == SWEEPS.kind else identity.owner_uid
             message = f"{unreadable}; it is left alone until an operator that knows it takes over"

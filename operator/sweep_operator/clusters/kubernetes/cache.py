@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from sweep_operator.api import ScalingRun, ScalingSweep
 from sweep_operator.clusters.kubernetes.views import Identity, JobView, PodView, identity_of, job_view, pod_view
+from sweep_operator.manifest import wrong_spec
 
 _TOMBSTONES = 4096
 """Deleted objects remembered with the version of their end, so that a late answer does not bring one back."""
@@ -212,11 +213,15 @@ def _json(value: Any) -> bytes:
 
 
 class UnreadableError(Exception):
-    """An object holds what this version does not know (a newer version wrote it); it is left alone."""
+    """An object holds what this version does not know (a newer version wrote it); it is left alone.
 
-    def __init__(self, identity: Identity, message: str) -> None:
+    `wrong_spec`: the sentence for its author where the spec itself makes no sense, which no version will read.
+    """
+
+    def __init__(self, identity: Identity, message: str, wrong_spec: str = "") -> None:
         super().__init__(message)
         self.identity = identity
+        self.wrong_spec = wrong_spec
 
 
 class DocumentStore(Store[Document], Generic[M]):
@@ -239,7 +244,9 @@ class DocumentStore(Store[Document], Generic[M]):
         try:
             model = self._model.model_validate_json(known.body)
         except ValidationError as error:
-            raise UnreadableError(identity, _sentence(self._model.__name__, identity, error)) from None
+            sentence = _sentence(self._model.__name__, identity, error)
+            authors = wrong_spec(error) if self._model is ScalingSweep else ""  # no person writes a run's spec
+            raise UnreadableError(identity, sentence, authors) from None
         with self._lock:
             self._read[key] = model
             while len(self._read) > self._kept:

@@ -42,8 +42,9 @@ from sweep_operator.clusters.kubernetes.ownership import (
     owner_reference,
     run_document,
 )
+from sweep_operator.clusters.kubernetes.refusal import refusal
 from sweep_operator.clusters.kubernetes.resources import JOBS, RUNS, STOPPED_FOR, SWEEPS
-from sweep_operator.clusters.kubernetes.views import JobView, PodView
+from sweep_operator.clusters.kubernetes.views import Identity, JobView, PodView
 
 _TRAINERS = ("progress", "records")
 """Fields of a run's status that are the trainers' and never written here."""
@@ -131,6 +132,16 @@ class KubernetesCluster:
         with _conflicts():
             answer = self.api.replace(SWEEPS.path(metadata.namespace, metadata.name, "status"), document)
         self.caches.sweeps.put(answer)
+
+    def refuse(self, identity: Identity, sentence: str, now: datetime) -> None:
+        """Say on a sweep that its spec makes no sense, once; the rest of its status stays as it is."""
+        known = self.caches.sweeps.by_uid(identity.uid)
+        patch = refusal(known, sentence, now) if known is not None else None
+        if patch is None:
+            return
+        path = SWEEPS.path(identity.namespace, identity.name, "status")
+        with _conflicts():
+            self.caches.sweeps.put(self.api.patch(path, patch))
 
     def write_run_status(self, run: ScalingRun, status: RunStatus) -> None:
         metadata = run.metadata
