@@ -39,8 +39,9 @@ lint: setup ## style, types, and the arrows between packages
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-crds: setup ## write crds/ anew from the models
+crds: setup ## write crds/ and the tables of docs/resources.md anew from the models
 	@$(BIN)/python -m sweep_operator.crd crds
+	@$(BIN)/python docs/resources.py
 	@$(MAKE) --no-print-directory chart
 
 chart: setup ## write what is generated of the Helm chart: values, schema, roles, CRDs, dashboards, their pages

@@ -43,6 +43,7 @@ class TaskResult(Document):
     name: str = Field(max_length=63)
     """Of the task."""
     kind: TaskKind
+    """Of the task."""
     questions: int = Field(ge=1)
     """How many were asked."""
     accuracy: float = Field(ge=0, le=1)

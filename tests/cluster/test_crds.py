@@ -1,6 +1,7 @@
-"""The CustomResourceDefinitions, as written and as a real API server takes them."""
+"""The CustomResourceDefinitions and their page in the docs, as generated from the models."""
 
 from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from sweep_operator import crd
 from sweep_operator.api import ScalingRun, ScalingSweep
 
 CRDS = Path(__file__).parents[2] / "crds"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def fields(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -26,6 +28,16 @@ def fields(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[s
 @pytest.mark.parametrize("name", ["scalingsweeps.yaml", "scalingruns.yaml"])
 def test_the_files_are_what_the_models_give(name: str) -> None:
     assert (CRDS / name).read_text() == crd.render(crd.definitions()[name]), "run `make crds`"
+
+
+def test_the_page_of_the_docs_is_what_the_models_give() -> None:
+    place = spec_from_file_location("resources", DOCS / "resources.py")
+    assert place is not None
+    assert place.loader is not None
+    resources = module_from_spec(place)
+    place.loader.exec_module(resources)
+    text = (DOCS / "resources.md").read_text()
+    assert text == resources.page(text), "run `make crds`"
 
 
 @pytest.mark.parametrize("name", ["scalingsweeps.yaml", "scalingruns.yaml"])
