@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from control_plane import ControlPlane
+from live_operator import install_resources
 
 from sweep_analysis.rung import Run
 from sweep_operator.api import Metadata, RunSpec, RunStatus, ScalingRun, ScalingSweep
 from sweep_operator.clusters.kubernetes import admission, roles
 
-CRDS = Path(__file__).parents[1] / "crds"
 OPERATOR = roles.Account("scalingsweep-system", "operator")
 TOKENS = (20_480, 40_960)
 
@@ -121,9 +121,7 @@ def installed(plane: ControlPlane) -> Iterator[None]:
 
     Other tests may share the plane, with operators that go by other names.
     """
-    plane.kubectl("apply", "--server-side", "-f", str(CRDS))
-    names = ("scalingsweeps.scalingsweep.dev", "scalingruns.scalingsweep.dev")
-    plane.kubectl("wait", "--for=condition=Established", *(f"crd/{name}" for name in names), "--timeout=60s")
+    install_resources(plane)
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR.namespace}}
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": OPERATOR.name}}
     plane.apply(namespace)

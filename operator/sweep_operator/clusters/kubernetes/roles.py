@@ -58,12 +58,12 @@ class Account:
 
 
 OPERATOR_RULES: tuple[Rule, ...] = (
-    Rule(GROUP, ("scalingsweeps",), ("get", "list", "watch"), "reads what people wish; never writes it"),
+    Rule(GROUP, ("scalingsweeps",), ("list", "watch"), "reads what people wish; never writes it"),
     Rule(GROUP, ("scalingruns",), ("get", "list", "watch", "create"), "creates runs; their deletion is the owner's"),
     Rule(GROUP, ("scalingsweeps/status",), ("update",), "writes what it found, over the version that it read"),
     Rule(GROUP, ("scalingruns/status",), ("get", "patch"), "the same, beside the trainers; and may grant it to them"),
     Rule("batch", ("jobs",), ("get", "list", "watch", "create", "patch"), "starts attempts and suspends them"),
-    Rule("", ("pods",), ("get", "list", "watch"), "reads how an attempt ended"),
+    Rule("", ("pods",), ("list", "watch"), "reads how an attempt ended"),
     Rule("", ("persistentvolumeclaims",), ("get", "create"), "storage.claim; never deletes one"),
     Rule("", ("serviceaccounts",), ("create",), "the account of a sweep's trainers"),
     Rule(RBAC, ("roles", "rolebindings"), ("create", "patch"), "what those trainers may write"),
@@ -77,7 +77,7 @@ def lease_rules(lease: str = LEASE) -> tuple[Rule, ...]:
     why = "one writer at a time"
     return (
         Rule("coordination.k8s.io", ("leases",), ("create",), why),  # RBAC cannot restrict a creation to a name
-        Rule("coordination.k8s.io", ("leases",), ("get", "update", "patch"), why, names=(lease,)),
+        Rule("coordination.k8s.io", ("leases",), ("get", "update"), why, names=(lease,)),
     )
 
 
