@@ -26,7 +26,7 @@ OVERVIEW = Dashboard(
                     f"count({of('sweep_phase', 'phase=~`Pending|Forecast|Running|Diagnosing`')}) or vector(0)",
                 ),
                 stat(
-                    "Waiting for a person",
+                    "Held",
                     "How many need a yes or a no?",
                     f"count(max by ({EACH}) ({of('sweep_awaiting_approval')})) or vector(0)",
                 ),

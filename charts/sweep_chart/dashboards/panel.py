@@ -87,20 +87,19 @@ class Variable:
 
     def to_json(self) -> JSON:
         """As Grafana lists it."""
-        chosen = {"text": "All", "value": "$__all"} if self.several else {}
+        chosen = {"current": {"text": "All", "value": "$__all"}} if self.several else {}
         return {
             "type": "query",
             "name": self.name,
             "label": self.label,
             "datasource": SOURCE,
             "query": {"query": self.query, "refId": self.name},
-            "definition": self.query,
             "refresh": 2,
             "sort": 1,
             "multi": self.several,
             "includeAll": self.several,
-            "current": chosen,
             "options": [],
+            **chosen,
         }
 
 
@@ -127,7 +126,6 @@ class Dashboard:
             "name": "datasource",
             "label": "Prometheus",
             "query": "prometheus",
-            "current": {},
             "options": [],
             "multi": False,
             "includeAll": False,
