@@ -113,6 +113,21 @@ SAME = {
         "spec.runtime.env[0]",
         "variables that begin with SCALINGSWEEP_ are set by the operator; choose another name",
     ),
+    "data from two places": (
+        replaced("files: [text.txt]", "files: [text.txt], corpus: Classics"),
+        "spec.training.data",
+        "name exactly one of corpus, files and sources",
+    ),
+    "no data": (
+        replaced("files: [text.txt]", ""),
+        "spec.training.data",
+        "name exactly one of corpus, files and sources",
+    ),
+    "a share of what is not mixed": (
+        replaced("files: [text.txt]", "files: [text.txt], validationShare: 0.1"),
+        "spec.training.data",
+        "validationShare is for sources; of corpus and files, every 40th block is validation",
+    ),
     "an environment from nowhere": (
         spec("runtime: {envFrom: [{}]}"),
         "spec.runtime.envFrom[0]",
@@ -266,10 +281,6 @@ JUDGED = {
     "a recipe that contradicts itself": (
         replaced("batchTokens: 2048", "batchTokens: 2048\n    learningRate: {rule: StepLaw, peak: 0.1}"),
         "spec.training.learningRate: learningRate.rule StepLaw has no use for peak; leave it out or change the rule",
-    ),
-    "data from two places": (
-        replaced("files: [text.txt]", "files: [text.txt], corpus: Classics"),
-        "spec.training.data: name exactly one of corpus, files and sources",
     ),
 }
 """Name: (manifest, what lint says: a reason of Accepted=False and its sentence)."""

@@ -78,7 +78,7 @@ def mistuned(run: Run, tokens: int) -> float:
 def unlucky(run: ScalingRun, attempt: int) -> Outcome:
     """Every first attempt ends badly, in words of ten kilobytes."""
     if attempt == 1:
-        return Outcome(Ending.FAILED, FailureReason.CRASHED, "ü" * 1024, share=0.3)
+        return Outcome(Ending.FAILED, FailureReason.CRASHED, "ü" * 10_000, share=0.3)
     return Outcome()
 
 

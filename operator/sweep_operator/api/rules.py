@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from sweep_analysis.scale import PATTERN
+from sweep_analysis.sources import Data
 from sweep_operator.api.run import ScalingRun
 from sweep_operator.api.status import RungStatus
 from sweep_operator.api.sweep import Generate, Ladder, RungRuns, ScalingSweep, SweepSpec
@@ -156,6 +157,17 @@ RULES: Mapping[type[BaseModel], tuple[Rule, ...]] = {
         _increasing("tokensPerParameter"),
     ),
     RungRuns: (_increasing("tokensPerParameter"),),
+    Data: (
+        Rule(
+            "[has(self.corpus), has(self.files) && self.files.size() > 0, has(self.sources) && self.sources.size() > 0]"
+            ".filter(there, there).size() == 1",
+            "name exactly one of corpus, files and sources",
+        ),
+        Rule(
+            "!has(self.validationShare) || (has(self.sources) && self.sources.size() > 0)",
+            "validationShare is for sources; of corpus and files, every 40th block is validation",
+        ),
+    ),
     EnvironmentSource: (Rule(_given_once("configMap", "secret"), "name exactly one of configMap and secret"),),
     EnvironmentVariable: (
         Rule(
