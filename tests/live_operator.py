@@ -19,6 +19,8 @@ from control_plane import ControlPlane
 from ruamel import yaml
 
 from sweep_operator.api import ScalingSweep
+from sweep_operator.clusters.kubernetes.client import Api
+from sweep_operator.clusters.kubernetes.resources import EVENTS, PODS, RUNG_LABEL, RUNS, SWEEPS, Resource
 
 CRDS = Path(__file__).parents[1] / "crds"
 KINDS = ("scalingsweeps.scalingsweep.dev", "scalingruns.scalingsweep.dev")
@@ -46,7 +48,7 @@ spec:
 def install_resources(plane: ControlPlane) -> None:
     """The two resources; waits until they are served."""
     plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRDS))
-    plane.kubectl("wait", "--for=condition=Established", *(f"crd/{name}" for name in KINDS), "--timeout=60s")
+    until(lambda: all(plane.kubectl("get", kind, "-A", check=False).returncode == 0 for kind in KINDS))
 
 
 def manifest(text: str = FIVE_RUNGS, **spec: Any) -> dict[str, Any]:
@@ -74,10 +76,14 @@ def until(what: Callable[[], Any], seconds: float = 120.0, saying: Callable[[], 
 
 @dataclass
 class Place:
-    """One namespace, as a person with kubectl sees it."""
+    """One namespace, as a person with kubectl sees it. (What is asked again and again is asked without a process.)"""
 
     plane: ControlPlane
     namespace: str
+    api: Api = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.api = Api.connect(self.plane.kubeconfig())
 
     def apply(self, document: dict[str, Any]) -> None:
         """`kubectl apply`."""
@@ -89,7 +95,7 @@ class Place:
 
     def sweep(self, name: str = "climb") -> dict[str, Any]:
         """The sweep as it stands."""
-        return self.plane.get("scalingsweep", name, "-n", self.namespace)
+        return self.api.get(SWEEPS.path(self.namespace, name))
 
     def condition(self, kind: str, name: str = "climb") -> dict[str, Any]:
         """One of its conditions; empty before it was ever set."""
@@ -106,7 +112,7 @@ class Place:
 
     def runs(self) -> list[dict[str, Any]]:
         """All runs, by rung."""
-        return sorted(self.items("scalingruns"), key=lambda run: run["spec"]["rung"])
+        return sorted(self.items(RUNS), key=lambda run: run["spec"]["rung"])
 
     def run(self, rung: str) -> dict[str, Any]:
         """The one run of a rung; empty before it exists."""
@@ -116,19 +122,18 @@ class Place:
         """Where that run stands."""
         return str(self.run(rung).get("status", {}).get("state", ""))
 
-    def items(self, kind: str) -> list[dict[str, Any]]:
+    def items(self, resource: Resource, selector: str = "") -> list[dict[str, Any]]:
         """Everything of a kind."""
-        found: list[dict[str, Any]] = self.plane.get(kind, "-n", self.namespace)["items"]
-        return found
+        return [item for page in self.api.pages(resource.path(self.namespace), selector) for item in page["items"]]
 
     def pods(self, rung: str) -> list[dict[str, Any]]:
         """The pods of a rung that are not going."""
-        labelled = self.plane.get("pods", "-n", self.namespace, "-l", f"scalingsweep.dev/rung={rung}")["items"]
+        labelled = self.items(PODS, f"{RUNG_LABEL}={rung}")
         return [pod for pod in labelled if "deletionTimestamp" not in pod["metadata"]]
 
     def events(self) -> set[str]:
         """Reasons of the events told so far."""
-        return {event["reason"] for event in self.items("events.events.k8s.io") if event.get("reportingController")}
+        return {event["reason"] for event in self.items(EVENTS) if event.get("reportingController")}
 
     def until_phase(self, phase: str, name: str = "climb", seconds: float = 180.0) -> dict[str, Any]:
         """Wait until the sweep stands so; returns its status."""
@@ -149,11 +154,11 @@ class Place:
 
 @dataclass
 class OperatorProcess:
-    """`scalingsweep operator` over one namespace, as a process of its own."""
+    """`scalingsweep operator` over one namespace (or all, where none is named), as a process of its own."""
 
     plane: ControlPlane
-    namespace: str
     folder: Path
+    namespace: str = ""
     arguments: tuple[str, ...] = ()
     server: str | None = None
     """Another address of the API server, such as a proxy's."""
@@ -161,9 +166,11 @@ class OperatorProcess:
 
     def start(self) -> "OperatorProcess":
         """Start it."""
-        kubeconfig = self.plane.kubeconfig("admin", self.namespace, server=self.server)
-        command = [sys.executable, "-m", "sweep_operator.cli", "operator", "--namespace", self.namespace]
-        command += ["--kubeconfig", str(kubeconfig), "--lease-namespace", self.namespace, "--log-format", "text"]
+        home = self.namespace or "default"
+        kubeconfig = self.plane.kubeconfig("admin", home, server=self.server)
+        command = [sys.executable, "-m", "sweep_operator.cli", "operator", "--kubeconfig", str(kubeconfig)]
+        command += ["--lease-namespace", home, "--log-format", "text"]
+        command += ["--namespace", self.namespace] if self.namespace else []
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "KUBERNETES_SERVICE_HOST": ""}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([*command, *self.arguments], env=environment, stdout=log, stderr=log)

@@ -39,6 +39,8 @@ class Play:
     """Whether a successful one hands in what is due."""
     seconds: float = 0.0
     """How long it trains."""
+    ends: bool = True
+    """Whether its pod ends when it has handed everything in; else it lingers until `release`."""
     share: float = 0.5
     """How far one that only runs, or fails, has come."""
 
@@ -53,6 +55,9 @@ class StandinTrainers:
     loss: Callable[[Run, int], float] = healthy
     begun: dict[tuple[str, int], set[str]] = field(default_factory=lambda: defaultdict(set))
     """UIDs of the pods that ran, by run and attempt: never more than one each."""
+    told: dict[str, dict[int, tuple[int, ...]]] = field(default_factory=lambda: defaultdict(dict))
+    """Token counts of the records that the API server has taken, by run and attempt."""
+    _holding: list[Identity] = field(default_factory=list)
     _due: list[tuple[float, Identity]] = field(default_factory=list)
     _wake: threading.Condition = field(default_factory=threading.Condition)
     _stopping: bool = False
@@ -74,6 +79,13 @@ class StandinTrainers:
             self._wake.notify()
         self._watch.stop()
         self._thread.join(10)
+
+    def release(self) -> None:
+        """Let those that only run go on with what `play` says of them now."""
+        with self._wake:
+            holding, self._holding = self._holding, []
+        for pod in holding:
+            self._later(0.0, pod)
 
     def _seen(self, change: Change[PodView]) -> None:
         pod = change.new
@@ -107,6 +119,8 @@ class StandinTrainers:
                     started.add(pod.uid)
                     if play.outcome != "Runs":
                         self._later(play.seconds, pod)
+                    else:
+                        self._holding.append(pod)
                 else:
                     self._end(run, pod, play)
             except NotFound:
@@ -116,6 +130,9 @@ class StandinTrainers:
 
     def _end(self, run: ScalingRun, pod: Identity, play: Play) -> None:
         self._report(run, pod, play, done=play.outcome == "Succeeded")
+        if not play.ends:
+            self._holding.append(pod)
+            return
         said = {"outcome": play.outcome, "exit-code": str(play.exit_code), "reason": play.reason}
         annotations = {f"simulated/{name}": value for name, value in (said | {"message": play.message}).items()}
         self.api.patch(PODS.path(pod.namespace, pod.name), {"metadata": {"annotations": annotations}})
@@ -129,6 +146,7 @@ class StandinTrainers:
             )
             reported = RecordSet(attempt=pod.attempt, records=records).to_json()
             self._apply(run, f"trainer-records-{pod.attempt}", {"records": [reported]})
+            self.told[run.metadata.name][pod.attempt] = run.spec.run.tokens
         step = 100 if done else int(100 * play.share)
         progress = Progress(
             attempt=pod.attempt, step=step, steps=100, tokens=step * 100, eta_seconds=0.0, last_updated=timestamp(now)

@@ -35,6 +35,8 @@ BUDGET_STEP = 0.01
 """Where a budget bounds it: in steps of this share of what is left, so that they grow finer as the end comes near."""
 FLOPS_STEPS = 20
 """FLOPs of a running attempt are counted in so many steps, or every report of progress would be a write."""
+QUIET_SECONDS = 120.0
+"""A run is not called silent by its own time stamps alone: for so long we must have heard nothing ourselves."""
 STOPPING_SECONDS = 5.0
 """How often an attempt that was told to end is looked at, though its end is news of its own."""
 LAST_WORDS_SECONDS = 5.0
@@ -190,7 +192,8 @@ def _running(sweep: ScalingSweep, run: ScalingRun, attempt: Attempt, workload: W
     """It runs: write that down once, what it uses in steps, and end it when it has been silent for too long."""
     status, limit = run.status, sweep.spec.limits.progress_seconds
     silent = (now - _last_sign(run, attempt, workload)).total_seconds()
-    if silent > limit:
+    quiet = min(limit, QUIET_SECONDS) - workload.quiet_seconds
+    if silent > limit and quiet <= 0:
         return _stop(Cause(FailureReason.NO_PROGRESS, f"no step in {limit} s (limits.progressSeconds)"))
     flops = max(status.flops, _flops(sweep, run, steps_of=FLOPS_STEPS))
     seconds = max(workload.gpu_seconds, attempt.gpu_seconds)
@@ -204,7 +207,7 @@ def _running(sweep: ScalingSweep, run: ScalingRun, attempt: Attempt, workload: W
         )
     devices = max(1, run.spec.placement.gpus_per_node)
     account = (attempt.gpu_seconds + seconds_step - seconds) / devices
-    return RunDecision(requeue_seconds=max(0.1, min(limit - silent + 0.01, account)))
+    return RunDecision(requeue_seconds=max(0.1, min(max(limit - silent, quiet) + 0.01, account)))
 
 
 def _accounting_steps(sweep: ScalingSweep, attempt: Attempt) -> tuple[float, float]:

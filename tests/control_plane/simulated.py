@@ -8,7 +8,8 @@ template, at the start or later:
     simulated/reason     such as OOMKilled (Error; Completed)
     simulated/message    the termination message
     simulated/waiting    such as ImagePullBackOff: the pod never runs, its containers wait with this reason
-    simulated/grace      how long a deleted pod takes to end (at once)
+    simulated/grace      how long a deleted pod takes to end (at once); one that ran ends Failed, as the kubelet has it
+    simulated/stopped    the exit code of such a pod (75: a trainer that has checkpointed)
 """
 
 from typing import Any
@@ -178,6 +179,40 @@ spec:
 ---
 apiVersion: kwok.x-k8s.io/v1alpha1
 kind: Stage
+metadata: {name: pod-is-stopped}
+spec:
+  resourceRef: {apiGroup: v1, kind: Pod}
+  selector:
+    matchExpressions:
+    - {key: .metadata.deletionTimestamp, operator: Exists}
+    - {key: .status.phase, operator: In, values: [Running]}
+  delay:
+    durationMilliseconds: 0
+    durationFrom: {expressionFrom: '.metadata.annotations["simulated/grace"]'}
+  next:
+    statusTemplate: |
+      {{ $now := Now }}
+      {{ $said := or .metadata.annotations dict }}
+      {{ $began := or .status.startTime $now }}
+      phase: Failed
+      containerStatuses:
+      {{ range .spec.containers }}
+      - name: {{ .name | Quote }}
+        image: {{ .image | Quote }}
+        imageID: ""
+        ready: false
+        started: false
+        restartCount: 0
+        state:
+          terminated:
+            exitCode: {{ or (index $said "simulated/stopped") "75" }}
+            reason: Error
+            startedAt: {{ $began | Quote }}
+            finishedAt: {{ $now | Quote }}
+      {{ end }}
+---
+apiVersion: kwok.x-k8s.io/v1alpha1
+kind: Stage
 metadata: {name: pod-goes}
 spec:
   resourceRef: {apiGroup: v1, kind: Pod}
@@ -185,8 +220,6 @@ spec:
     matchExpressions:
     - {key: .metadata.deletionTimestamp, operator: Exists}
     - {key: .metadata.finalizers, operator: DoesNotExist}
-  delay:
-    durationMilliseconds: 0
-    durationFrom: {expressionFrom: '.metadata.annotations["simulated/grace"]'}
+    - {key: .status.phase, operator: NotIn, values: [Running]}
   next: {delete: true}
 """

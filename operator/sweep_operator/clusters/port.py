@@ -3,6 +3,7 @@
 Owns the `Cluster` protocol and its few values. Adapters: `local` (processes on this machine) and `kubernetes` (Jobs).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -79,6 +80,8 @@ class Workload:
     node: str = ""
     reference: WorkloadReference | None = None
     """The object that carries the attempt out, where there is one beside its processes."""
+    quiet_seconds: float = math.inf
+    """For how long, by our own clock, nothing new was heard of it: clocks on other machines may be wrong."""
     left: tuple[RecordSet, ...] = ()
     """What its processes left behind where only the cluster finds it; it counts like what they reported themselves."""
 

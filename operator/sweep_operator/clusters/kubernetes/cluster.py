@@ -5,10 +5,11 @@ and what is put right when somebody took our marks off a child. Decides nothing 
 write's answer goes into the stores, so that the next pass sees it.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -73,6 +74,8 @@ class KubernetesCluster:
     patience_seconds: float = PATIENCE_SECONDS
     """For how long a missing image or configuration may still turn up."""
     _access: Access = field(init=False)
+    _heard: dict[str, tuple[tuple[int, str], float]] = field(default_factory=dict, init=False)
+    """By the UID of a run that runs: what it said last, and when that was first seen."""
     _ours: OrderedDict[str, bool] = field(default_factory=OrderedDict, init=False)
     """By a run's UID: whether it is one that we would have made."""
 
@@ -172,6 +175,9 @@ class KubernetesCluster:
         found = workload_of(run, attempt, job, pods, _now(), self.patience_seconds)
         if found.state is WorkloadState.ENDED and not _told_everything(run):
             self._hear_it_out(run)
+        if found.state is WorkloadState.RUNNING:
+            return replace(found, quiet_seconds=self._quiet_seconds(run))
+        self._heard.pop(run.metadata.uid, None)
         return found
 
     def start(self, sweep: ScalingSweep, run: ScalingRun, attempt: int) -> None:
@@ -262,6 +268,17 @@ class KubernetesCluster:
             document = self.api.patch(path, {"metadata": {"uid": found["uid"], "labels": labels}})
         self.caches.jobs.put(document)
         return self._job(run, attempt)
+
+    def _quiet_seconds(self, run: ScalingRun) -> float:
+        """Since when this process has heard nothing new of the run."""
+        progress = run.status.progress
+        said = (run.status.attempt, progress.last_updated if progress else "")
+        known, since = self._heard.get(run.metadata.uid, (None, 0.0))
+        now = time.monotonic()
+        if known != said:
+            self._heard[run.metadata.uid] = (said, now)
+            return 0.0
+        return now - since
 
     def _hear_it_out(self, run: ScalingRun) -> None:
         """Before an end is judged without all its records: whether the trainer's last words are still on their way.

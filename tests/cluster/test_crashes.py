@@ -1,0 +1,154 @@
+"""Crashes and chaos on a real API server: whatever goes wrong, the sweep ends as if nothing had, and nothing twice."""
+
+import threading
+import time
+import uuid
+
+import pytest
+from control_plane import ControlPlane
+from disturbances import MOMENTS, STORMS, Arena, described, measured, outage, undisturbed
+from faulty_proxy import HANGS, LOST
+from live_operator import Place, install_resources, manifest, until
+from standin_trainers import StandinTrainers
+from witness import Witness, lasting
+
+from sweep_operator.clusters.kubernetes.client import Api
+from sweep_operator.clusters.kubernetes.cluster import KubernetesCluster
+from sweep_operator.clusters.kubernetes.errors import NotLeading
+from sweep_operator.controller.lease import LeaseTimes
+from sweep_operator.controller.operator import Operator, Settings
+from sweep_operator.policy import Policy
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory, simulated_nodes):
+    """A control plane of these tests' own, since they stop parts of it."""
+    own = ControlPlane(tmp_path_factory.mktemp("disturbed")).start()
+    own.run_workloads()
+    own.add_nodes(2)
+    install_resources(own)
+    yield own
+    own.stop()
+
+
+@pytest.fixture
+def arena(plane, tmp_path):
+    def of(replicas=1):
+        return Arena(plane, f"chaos-{uuid.uuid4().hex[:8]}", tmp_path, replicas)
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def expected(plane, tmp_path_factory):
+    """How a climb ends that nothing disturbs."""
+    told = measured(Arena(plane, "undisturbed", tmp_path_factory.mktemp("undisturbed")), undisturbed, "none")
+    assert told.violations == []
+    return told.status
+
+
+class Mortal(Api):
+    """Ends the process, as far as the API server can tell, right after a write: nothing is written from then on."""
+
+    def live_for(self, writes):
+        self.left, self.dead, self.counting = writes, threading.Event(), threading.Lock()
+        return self
+
+    def _call(self, verb, method, path, *rest):
+        counts = verb != "get" and "/events" not in path
+        if self.dead.is_set() and verb != "get":
+            raise NotLeading("killed")
+        if not counts:
+            return super()._call(verb, method, path, *rest)
+        with self.counting:  # one write after another, so that each can be the last
+            if self.dead.is_set():
+                raise NotLeading("killed")
+            answer = super()._call(verb, method, path, *rest)
+            self.left -= 1
+            if self.left <= 0:
+                self.dead.set()
+                raise NotLeading("killed after a write")
+            return answer
+
+
+def live_for(plane, namespace, writes, until_done):
+    """One life of the operator, in this process: it ends after so many writes, or when all is done."""
+    api = Mortal.connect(plane.kubeconfig()).live_for(writes)
+    lease_api = Api.connect(plane.kubeconfig())
+    settings = Settings(
+        namespaces=(namespace,), lease_namespace=namespace, identity="same", lease=LeaseTimes.lasting(2), workers=2
+    )
+    operator = Operator(api, lease_api, Policy(), settings, KubernetesCluster, on_lost=lambda reason: api.dead.set())
+    operator.start()
+    done = False
+    while not api.dead.is_set() and not (done := until_done()):
+        time.sleep(0.02)
+    api.dead.set()
+    operator.stop()
+    return done
+
+
+@pytest.mark.parametrize("writes", [1, 2, 3])
+def test_killed_after_every_write_all_the_way_through(plane, expected, writes):
+    """The operator lives for one write (two, three) at a time, from apply to the end."""
+    namespace = f"mortal-{writes}"
+    plane.kubectl("create", "namespace", namespace)
+    place, api = Place(plane, namespace), Api.connect(plane.kubeconfig())
+    trainers = StandinTrainers(api, namespace).start()
+    witness = Witness(api, namespace, trainers).start()
+    place.apply(manifest())
+    lives = 0
+    while not live_for(plane, namespace, writes, lambda: place.phase() == "Succeeded"):
+        lives += 1
+        assert lives < 400, (place.phase(), place.rungs())
+    assert lives >= 30 // writes
+    until(lambda: not witness.verdict(), 10, witness.verdict)
+    assert lasting(place.sweep()["status"]) == expected
+    assert {run["status"]["attempt"] for run in place.runs()} == {1}
+    trainers.stop()
+    witness.stop()
+
+
+QUICK = (
+    "a fifth of all writes unanswered",
+    "a fifth of all writes carried out twice",
+    "a fifth of all writes answered 409",
+    "half of all lists and watches answered 410",
+    "every watch cut within an event",
+    "everything at once",
+)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_in_any_storm_the_sweep_ends_as_if_there_were_none(arena, expected, name):
+    told = measured(arena(), STORMS[name], name)
+    assert told.faults > 0
+    assert described(told, expected) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "operator killed mid-rung",
+        "etcd restarted",
+        "pods lost before, during and after their last write",
+        "resources deleted and applied again",
+    ],
+)
+def test_after_any_accident_the_sweep_goes_on_where_it_was(arena, expected, name):
+    told = measured(arena(), MOMENTS[name], name)
+    assert told.faults > 0
+    assert described(told, expected) == []
+
+
+@pytest.mark.parametrize("fault", [LOST, HANGS], ids=lambda fault: fault.name)
+def test_an_api_server_that_is_away_for_a_while_costs_that_while(arena, expected, fault):
+    told = measured(arena(), outage(fault, 15.0), fault.name)
+    assert described(told, expected) == []
+
+
+def test_of_two_replicas_the_second_goes_on_when_the_first_is_killed(arena, expected):
+    told = measured(arena(2), MOMENTS["operator killed mid-rung"], "two replicas")
+    assert described(told, expected) == []
