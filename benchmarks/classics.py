@@ -27,22 +27,21 @@ S1 = Settings(
     prior_deviation=(0.10, 0.30, 0.30, 0.20, 0.40),
     fit_floor=0.004,
     fit_off_optimum=0.05,
+    oversized=1.0,
     fit_adapts=0.0,
     recency=1.5,
     outlier=2.5,
     fit_factor=1.0,
-    floor=0.004,
-    extra=0.003,
+    floor=0.005,  # .004 and .003, squared and added
     off_optimum=0.05,
     below_data=0.0,
-    adapts=0.0,
     rungs_power=0.5,
     few_records=0.0,
     widening=0.25,
     memory=0.75,
     prior_weight=4.0,
     inflation=1.05,
-    run_fades=None,
+    kernel=None,
 )
 """The method to beat, as it was published to us: docs/forecasts.md."""
 

@@ -16,7 +16,7 @@ from sweep_analysis.forecast import evidence_of, unidentified
 from sweep_analysis.ladders import Ladder
 from sweep_analysis.predictive import History, Settings
 
-FREE = ("fit_factor", "floor", "off_optimum", "below_data", "adapts", "memory", "prior_weight")
+FREE = ("fit_factor", "floor", "off_optimum", "memory", "prior_weight")
 FAR_WEIGHT = 0.3
 
 
@@ -30,15 +30,13 @@ class Table:
     off: np.ndarray
     below: np.ndarray
     ahead: np.ndarray
-    fresh: np.ndarray
+    left: np.ndarray
     past: np.ndarray  # task → number of past rungs
     origin: np.ndarray  # task → index into origins
     far: np.ndarray
     scored: np.ndarray
     runs: np.ndarray
     jump: np.ndarray
-    square: np.ndarray  # task → the past's leave-one-out mean square
-    count: np.ndarray
     records: np.ndarray  # task → past records
     later: np.ndarray  # history links: task `later` uses the surprise of task `earlier`, `age` rungs old
     earlier: np.ndarray
@@ -56,11 +54,9 @@ def table(ladders: list[Ladder], settings: Settings) -> Table:
     """Fit every past of every ladder and take its forecasts apart."""
     origins = tuple(sorted({ladder.origin for ladder in ladders}))
     rows: dict[str, list[np.ndarray]] = {
-        n: [] for n in ("task", "residual", "unknown", "off", "below", "ahead", "fresh")
+        n: [] for n in ("task", "residual", "unknown", "left", "off", "below", "ahead")
     }
-    tasks: dict[str, list[float]] = {
-        n: [] for n in ("past", "origin", "far", "scored", "runs", "jump", "square", "count", "records")
-    }
+    tasks: dict[str, list[float]] = {n: [] for n in ("past", "origin", "far", "scored", "runs", "jump", "records")}
     links: list[tuple[int, int, int]] = []
     for ladder in ladders:
         evidence = evidence_of(ladder.rungs)
@@ -82,8 +78,9 @@ def table(ladders: list[Ladder], settings: Settings) -> Table:
                 links += [(number, next_task[i], k - 1 - i) for i in range(1, k)]
                 rows["task"].append(np.full(here.sum(), number))
                 rows["residual"].append(evidence.log_loss[here] - parts.mean)
-                rows["unknown"].append(np.diag(parts.unknown))
-                for name in ("off", "below", "ahead", "fresh"):
+                for name in ("unknown", "left"):
+                    rows[name].append(np.diag(getattr(parts, name)))
+                for name in ("off", "below", "ahead"):
                     rows[name].append(getattr(parts, name))
                 for name, value in (
                     ("past", k),
@@ -92,8 +89,6 @@ def table(ladders: list[Ladder], settings: Settings) -> Table:
                     ("scored", scored),
                     ("runs", here.sum()),
                     ("jump", jump),
-                    ("square", history.residual_square[k - 1]),
-                    ("count", history.residual_count[k - 1]),
                     ("records", int((evidence.rung < k).sum())),
                 ):
                     tasks[name].append(float(value))
@@ -110,11 +105,9 @@ def table(ladders: list[Ladder], settings: Settings) -> Table:
 
 def scales(t: Table, s: Settings) -> tuple[np.ndarray, np.ndarray]:
     """Each run's predictive scale and degrees of freedom; `predictive.History` in one sweep."""
-    level = np.exp(t.count / (t.count + s.adapts_from) * s.adapts * np.log(0.05 + t.square))
-    level = level * (np.minimum(t.past, predictive.MOST_RUNGS) / 4.0) ** -s.rungs_power
+    level = (np.minimum(t.past, predictive.MOST_RUNGS) / 4.0) ** -s.rungs_power
     level = level * (1.0 + (s.few_records / t.records) ** 2)
-    unsaid = s.floor**2 + s.extra**2 + (s.off_optimum * t.off) ** 2 + (s.below_data * t.below) ** 2
-    unsaid = unsaid * t.fresh
+    unsaid = t.left * (s.floor**2 + (s.off_optimum * t.off) ** 2 + (s.below_data * t.below) ** 2)
     variance = (s.fit_factor * t.unknown + unsaid) * level[t.task] * (1.0 + (s.widening * t.ahead) ** 2)
     squares = t.residual**2 / variance
     lower, upper = t.middle

@@ -6,13 +6,14 @@ tells the method and how its constants were found. Works on plain arrays: who ma
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sweep_analysis import surface
+from sweep_analysis.kriging import Kernel, Known, Places
 from sweep_analysis.surface import Floats
 
 Counts = NDArray[np.intp]
@@ -30,6 +31,9 @@ SEED_PRIOR = 2.0
 """Replicates (degrees of freedom) that this expectation is worth."""
 LARGEST_SURPRISE = 36.0
 """Squared deviations count as at most (6 sd)²: one freak run must not blind the ladder for good."""
+NEIGHBOURS = 80
+"""Past records at most, those of most compute, whose deviations from the law are carried on: few enough that LAPACK
+inverts their matrix on one thread, and to the same bits wherever it runs."""
 MOST_RUNGS = 14
 """Past rungs beyond these no longer narrow a forecast where `rungs_power` is used."""
 
@@ -50,9 +54,11 @@ class Settings:
     """sd of ln E, ln a, ln b, ln alpha, ln beta."""
     fit_floor: float = 0.0022
     """sd of a well-split run's residual in the fit."""
-    fit_off_optimum: float = 0.05
-    """Residual sd per unit of x = ln L − ln L at the law's best split, in the fit."""
-    fit_adapts: float = 0.5
+    fit_off_optimum: float = 0.04
+    """Residual sd per unit of x = ln L − ln L at the law's best split of the same compute, in the fit."""
+    oversized: float = 2.0
+    """x counts so many times where the model is larger than that split has it: few tokens are the worse extreme."""
+    fit_adapts: float = 0.6
     """Power of the past's own leave-one-out mean square by which the fit's noise level follows the ladder's."""
     fit_adapts_from: float = 3.0
     """How many recent residuals are worth half of that power."""
@@ -60,36 +66,27 @@ class Settings:
     """Residual variance grows by e^recency per e-fold of compute below the newest: the law is local."""
     outlier: float = 2.0
     """Leave-one-out |z| from which a record loses weight."""
-    fit_factor: float = 1.4
+    fit_factor: float = 0.5
     """Factor on the fit's own variance g'H⁻¹g."""
-    floor: float = 0.0029
+    floor: float = 0.0044
     """sd of what the law does not say of a well-split run."""
-    extra: float = 0.0
-    """A second sd of the same kind, as S1 writes it."""
-    off_optimum: float = 0.088
+    off_optimum: float = 0.06
     """… and per unit of x."""
-    below_data: float = 0.11
+    below_data: float = 0.1
     """sd per e-fold of tokens below the smallest token count of the past: warm-up and schedule are not in the law."""
-    adapts: float = 0.075
-    """Power of the past's leave-one-out mean square in the forecast's variance."""
-    adapts_from: float = 6.0
     rungs_power: float = 0.0
     """Forecast variance falls as (rungs/4)^−power; 0 since past errors say it better."""
-    few_records: float = 6.0
+    few_records: float = 8.0
     """Forecast sd grows as √(1 + (few/n)²) with n past records: priors were right on average, not on this ladder."""
-    widening: float = 0.24
+    widening: float = 0.4
     """Forecast sd grows as √(1 + (widening·d)²), d = ln(C/C_max) of the past."""
-    memory: float = 0.57
+    memory: float = 0.48
     """Weight of a past rung's surprise, per rung of age."""
-    prior_weight: float = 4.0
+    prior_weight: float = 3.3
     """Rungs' worth of trust in the scale before any rung was forecast."""
-    inflation: float = 1.01
-    shared: float = 0.1
-    """Correlation between what the law does not say of two different runs of one rung."""
-    run_fades: float | None = 0.5
-    """An earlier checkpoint's deviation fades as D^−0.5 along its own run; None forgets whose checkpoint it was."""
-    mean_factor: float = 0.85
-    """On the scale of a rung's mean deviation, whose tails are lighter than a single run's."""
+    inflation: float = 1.0
+    kernel: Kernel | None = field(default_factory=Kernel)
+    """How far runs share what the law does not say of them; None carries nothing on from the past."""
 
 
 SETTINGS = Settings()
@@ -136,8 +133,8 @@ class Components:
     """(m,) e-folds of tokens below the past's smallest."""
     ahead: Floats
     """(m,) e-folds of compute above the past's largest."""
-    fresh: Floats
-    """(m,) share of the variance of the unsaid that an earlier checkpoint of the same run leaves open."""
+    left: Floats
+    """(m, m) correlation of the unsaid that the past's own deviations leave open; its diagonal is the share left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +161,8 @@ class History:
         self.evidence, self.settings = evidence, settings
         lengths = np.arange(1, evidence.rungs + 1)
         self.lengths = lengths[-1:] if only_whole else lengths
+        self._numbers: dict[Hashable, int] = {}
+        self._deviations: dict[int, Known] = {}
         self._fit()
 
     def _fit(self) -> None:
@@ -196,14 +195,14 @@ class History:
             typical = 1.4826 * np.nanmedian(np.where(seen, z, np.nan), axis=1, keepdims=True)
             z = np.where(seen, z / np.maximum(1.0, typical), 0.0)
             robust = np.clip(robust * (s.outlier / np.maximum(z, s.outlier)) ** 2, 1e-4, 1.0)
-            off = np.maximum(0.0, fitted - surface.optimum(fits.theta, u + v))
+            off = surface.excess(fits.theta, u, v, s.oversized)
             # How large the residuals are against what was assumed of them, recent ones first.
             squares = np.minimum(residuals**2 / ((plain + evidence.noise) * (1.0 - leverage)), LARGEST_SURPRISE)
             counted = seen * (1.0 - leverage) / age
             self.residual_count = counted.sum(axis=1)
             self.residual_square = (counted * squares).sum(axis=1) / self.residual_count
-            level = self._level(s.fit_adapts, s.fit_adapts_from)[:, None]
-        self.fits, self.residuals = fits, residuals
+            level = self._level()[:, None]
+        self.fits, self.residuals, self.off = fits, residuals, off
 
     def _prior(self, compute: Floats, lowest_loss: Floats) -> tuple[Floats, Floats]:
         """Mean and sd of the logs of (E, a, b, alpha, beta) at anchors of `compute` FLOPs; a, b share what E leaves."""
@@ -217,10 +216,11 @@ class History:
         deviation[:, 0] = np.hypot(deviation[:, 0], s.entropy_doubt * decades)
         return mean, deviation
 
-    def _level(self, power: float, half_at: float) -> Floats:
-        """(K,) factor on variances: the past's own mean square, as far as its count is worth."""
-        trust = self.residual_count / (self.residual_count + half_at)
-        return np.asarray(np.exp(trust * power * np.log(0.05 + self.residual_square)))
+    def _level(self) -> Floats:
+        """(K,) factor on the fit's variances: the past's own mean square, as far as its count is worth."""
+        s = self.settings
+        trust = self.residual_count / (self.residual_count + s.fit_adapts_from)
+        return np.asarray(np.exp(trust * s.fit_adapts * np.log(0.05 + self.residual_square)))
 
     def row(self, k: int) -> int:
         """Where the past of the first `k` rungs stands in the arrays."""
@@ -229,55 +229,59 @@ class History:
     def components(self, k: int, log_parameters: Floats, log_tokens: Floats, run: Sequence[Hashable]) -> Components:
         """Forecast records at (ln N, ln D) from the first `k` rungs, taken apart.
 
-        A run whose earlier checkpoint is in the past keeps that checkpoint's deviation from the law, the less the
-        further on it has trained.
+        A record keeps of the past's deviations from the law what runs of its ratio, or its own run's checkpoints, had.
         """
         row = self.row(k)
         theta = self.fits.theta[row]
         u, v = log_parameters - self.anchor[row, 0], log_tokens - self.anchor[row, 1]
-        mean = surface.log_loss(theta, u, v)
         J = surface.jacobian(theta, u, v)
-        kept, shift, fades = np.zeros_like(mean), np.zeros_like(mean), self.settings.run_fades
-        for i, place in enumerate(self._checkpoints.get(name, ()) for name in run):
-            earlier = [j for j in place if self.evidence.rung[j] < k]
-            if earlier and fades is not None:
-                distance = np.abs(self.evidence.log_tokens[earlier] - log_tokens[i])
-                nearest = earlier[int(np.argmin(distance))]
-                kept[i] = np.exp(-fades * abs(self.evidence.log_tokens[nearest] - log_tokens[i]))
-                shift[i] = kept[i] * self.residuals[row, nearest]
+        off = surface.excess(theta, u, v, self.settings.oversized)
+        planned = Places(log_parameters, log_tokens, self._numbered(run))
+        carried, left = self._known(k).carried_to(planned)
         return Components(
-            mean=mean + shift,
+            mean=surface.log_loss(theta, u, v) + carried * self._expected(row, off),
             unknown=J @ np.linalg.solve(self.fits.precision[row], J.T),
-            off=np.maximum(0.0, mean - surface.optimum(theta, u + v)),
+            off=off,
             below=np.maximum(0.0, self.least_tokens[row] - log_tokens),
             ahead=np.maximum(0.0, log_parameters + log_tokens - self.newest[row]),
-            fresh=1.0 - kept**2,
+            left=left,
         )
 
-    @cached_property
-    def _checkpoints(self) -> dict[Hashable, list[int]]:
-        """Records of each run, by index."""
-        places: dict[Hashable, list[int]] = {}
-        for index, name in enumerate(self.evidence.run):
-            places.setdefault(name, []).append(index)
-        return places
+    def _expected(self, row: int, off: Floats) -> Floats:
+        """sd of residuals as the fit expects them, whatever their age."""
+        s = self.settings
+        level = self._level()[row]
+        return np.asarray(np.sqrt((s.fit_floor**2 + (s.fit_off_optimum * off) ** 2) * level))
+
+    def _known(self, k: int) -> Known:
+        """The deviations of the first `k` rungs, those of the newest `NEIGHBOURS` records where there are more."""
+        if k not in self._deviations:
+            e, row, kernel = self.evidence, self.row(k), self.settings.kernel
+            past = np.flatnonzero(e.rung < k) if kernel else np.array([], dtype=np.intp)
+            past = np.sort(past[np.argsort(-e.log_compute[past], kind="stable")[:NEIGHBOURS]])
+            sd = self._expected(row, self.off[row, past])
+            places = Places(e.log_parameters[past], e.log_tokens[past], self._numbered([e.run[i] for i in past]))
+            deviations, noise = self.residuals[row, past] / sd, e.noise[past] / sd**2
+            self._deviations[k] = Known(kernel or Kernel(), places, deviations, noise)
+        return self._deviations[k]
+
+    def _numbered(self, run: Sequence[Hashable]) -> Counts:
+        """A number for each training run."""
+        return np.array([self._numbers.setdefault(name, len(self._numbers)) for name in run], dtype=np.intp)
 
     def growth(self, k: int, ahead: Floats) -> Floats:
         """Factor on a record's sd, before the ladder's own past errors."""
         s = self.settings
-        level = self._level(s.adapts, s.adapts_from)[self.row(k)] * (min(k, MOST_RUNGS) / 4.0) ** -s.rungs_power
+        level = (min(k, MOST_RUNGS) / 4.0) ** -s.rungs_power
         level *= 1.0 + (s.few_records / np.count_nonzero(self.evidence.rung < k)) ** 2
         return np.asarray(np.sqrt(level * (1.0 + (s.widening * ahead) ** 2)))
 
-    def unsaid(self, parts: Components) -> Floats:
-        """(m,) sd of what the law does not say of each record."""
+    def covariance(self, k: int, parts: Components) -> Floats:
+        """(m, m) squared scales before seeds and the ladder's own past errors: what neither fit nor neighbours tell."""
         s = self.settings
-        return np.asarray(
-            np.sqrt(
-                parts.fresh
-                * (s.floor**2 + s.extra**2 + (s.off_optimum * parts.off) ** 2 + (s.below_data * parts.below) ** 2)
-            )
-        )
+        sd = np.sqrt(s.floor**2 + (s.off_optimum * parts.off) ** 2 + (s.below_data * parts.below) ** 2)
+        growth = self.growth(k, parts.ahead)
+        return np.asarray((s.fit_factor * parts.unknown + parts.left * np.outer(sd, sd)) * np.outer(growth, growth))
 
     @cached_property
     def surprises(self) -> Floats:
@@ -287,9 +291,7 @@ class History:
             here = e.rung == k
             runs = [name for name, inside in zip(e.run, here, strict=True) if inside]
             parts = self.components(k, e.log_parameters[here], e.log_tokens[here], runs)
-            variance = (self.settings.fit_factor * np.diag(parts.unknown) + self.unsaid(parts) ** 2) * self.growth(
-                k, parts.ahead
-            ) ** 2 + e.noise[here]
+            variance = np.diag(self.covariance(k, parts)) + e.noise[here]
             squares = (e.log_loss[here] - parts.mean) ** 2 / variance
             # Capped run by run, save where most of the rung is that far off: that is no freak run.
             values.append(max(np.mean(np.minimum(squares, LARGEST_SURPRISE)), np.median(squares)))
@@ -306,19 +308,13 @@ class History:
         """Joint predictive of planned records from the first `k` rungs; records of one `run` share its seed's noise."""
         s = self.settings
         parts = self.components(k, log_parameters, log_tokens, run)
-        unsaid = self.unsaid(parts)
-        same_place = (log_parameters[:, None] == log_parameters) & (log_tokens[:, None] == log_tokens)
-        numbers: dict[Hashable, int] = {}
-        number = np.array([numbers.setdefault(name, len(numbers)) for name in run])
+        number = self._numbered(run)
         same_run = number[:, None] == number
-        correlation = np.where(same_place | same_run, 1.0, s.shared)
-        growth = self.growth(k, parts.ahead)
-        covariance = (s.fit_factor * parts.unknown + correlation * np.outer(unsaid, unsaid)) * np.outer(growth, growth)
         falls = np.exp(-SEED_DECAY / 2.0 * (log_parameters + log_tokens - self.evidence.log_compute.max()))
         seeds = np.where(same_run, self.evidence.seed_variance, 0.0) * np.outer(falls, falls)
         square, nu = self.own_scale(k)
-        joint = s.inflation**2 * square * (covariance + seeds)
-        return Predictive(parts.mean, joint, nu, s.mean_factor * float(np.sqrt(joint.mean())))
+        joint = s.inflation**2 * square * (self.covariance(k, parts) + seeds)
+        return Predictive(parts.mean, joint, nu, float(np.sqrt(joint.mean())))
 
 
 def quantile(confidence: float, degrees_of_freedom: float) -> float:

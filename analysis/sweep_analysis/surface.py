@@ -43,6 +43,20 @@ def optimum(theta: Floats, c: Floats) -> Floats:
     return log_loss(theta, u, c - u)
 
 
+def excess(theta: Floats, u: Floats, v: Floats, oversized: float = 1.0) -> Floats:
+    """x = ln L(u, v) − ln L at the law's best split of the same compute, (…, n), at least 0.
+
+    Times `oversized` where the model is larger than that split would have it, ∂L/∂u > 0 on u + v = c.
+    """
+    x = np.maximum(0.0, log_loss(theta, u, v) - optimum(theta, u + v))
+    alpha, beta = np.exp(theta[..., 3, None]), np.exp(theta[..., 4, None])
+    data, size = (
+        theta[..., 4, None] + theta[..., 2, None] - beta * v,
+        theta[..., 3, None] + theta[..., 1, None] - alpha * u,
+    )
+    return cast(Floats, x * np.where(data > size, oversized, 1.0))
+
+
 @dataclass(frozen=True, slots=True)
 class Fits:
     """`B` maximum a posteriori fits. `theta` (B, 5); `precision` (B, 5, 5), the Hessian J'WJ + prior precision."""

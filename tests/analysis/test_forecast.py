@@ -2,6 +2,9 @@
 
 import math
 import random
+import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from sweep_analysis.forecast import (
     forecast,
     planned_records,
 )
-from sweep_analysis.predictive import History
+from sweep_analysis.predictive import History, Settings
 from sweep_analysis.rung import Run
 
 
@@ -146,6 +149,41 @@ def test_a_later_checkpoint_keeps_what_was_special_of_its_run():
     (alone,), (known,) = (told(rungs, [(3e8, 5e9)], runs=[name]).predictions for name in ("new", "shallow"))
     truth = 1.03 * law(3e8, 5e9)
     assert abs(math.log(known.loss / truth)) < abs(math.log(alone.loss / truth))
+
+
+def test_some_of_what_runs_of_one_ratio_had_of_their_own_is_expected_of_the_next_of_that_ratio():
+    rungs = [
+        [replace(p, loss=p.loss * (1.01 if p.tokens < 4 * p.parameters else 1.0)) for p in rung]
+        for rung in ladder(7, ratios=(3, 10, 20, 40), noise=0.003)
+    ]
+    short = min(rungs[6], key=lambda p: p.tokens)
+    at = np.log([short.parameters]), np.log([short.tokens])
+    knowing, forgetful = (
+        History(evidence_of(rungs[:6]), settings).predict(6, *at, ["new"]).mean[0]
+        for settings in (Settings(), Settings(kernel=None))
+    )
+    assert abs(math.log(short.loss) - knowing) < 0.9 * abs(math.log(short.loss) - forgetful)
+
+
+def test_four_hundred_records_give_the_same_bits_on_one_and_two_blas_threads():
+    program = (
+        "from sweep_analysis.forecast import Point, forecast\n"
+        "law = lambda N, D: 1.7 + 400 / N**0.34 + 400 / D**0.28\n"
+        "sizes, ratios = [3e7 * 1.5**i for i in range(8)], range(5, 55)\n"
+        "past = [[Point(N, N * r, law(N, N * r) * (1 + 1e-3 * (r % 7)), f'{N}-{r}') for r in ratios] for N in sizes]\n"
+        "print(repr(forecast(past, [(2e9, 2e9 * r) for r in range(2, 122)])))"
+    )
+    answers = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={"OPENBLAS_NUM_THREADS": str(n), "OMP_NUM_THREADS": str(n)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for n in (1, 2)
+    }
+    assert len(answers) == 1
 
 
 def test_planned_records_name_the_run_that_owes_them():

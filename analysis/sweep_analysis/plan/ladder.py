@@ -273,7 +273,7 @@ def _half_width(
     u, v = u.reshape(many, -1), v.reshape(many, -1)
     mask = held.reshape(many, -1)
     log_loss = surface.log_loss(theta, u, v)
-    off = np.maximum(0.0, log_loss - surface.optimum(theta, u + v))
+    off = surface.excess(theta, u, v, s.oversized)
     c = u + v + 2.0 * top[:, None] + ratio
     newest = np.max(np.where(mask > 0, c, -np.inf), axis=1)
     age = np.exp(np.clip(s.recency * (newest[:, None] - c), 0.0, 200.0))
@@ -291,12 +291,14 @@ def _half_width(
     there_v = there_u.copy()
     g = surface.jacobian(theta, there_u, there_v)
     unknown = np.einsum("mi,mi->m", g[:, 0], np.linalg.solve(H, g[:, 0, :, None])[..., 0])
-    apart = surface.log_loss(theta, there_u, there_v) - surface.optimum(theta, there_u + there_v)
+    apart = surface.excess(theta, there_u, there_v, s.oversized)[:, 0]
     ahead = np.maximum(0.0, math.log(target[0] * target[1]) - newest)
-    variance = s.fit_factor * unknown + s.floor**2 + s.extra**2 + (s.off_optimum * np.maximum(0.0, apart[:, 0])) ** 2
+    # what neighbours' deviations explain is left out: little of it reaches as far as a target
+    variance = s.fit_factor * unknown + s.floor**2 + (s.off_optimum * apart) ** 2
     freedom = s.prior_weight + float(np.sum(s.memory ** np.arange(rungs - 1)))
     factor = s.inflation * predictive.quantile(0.95, freedom)
-    return np.asarray(factor * np.sqrt(variance * (1.0 + (s.widening * ahead) ** 2)))
+    few = 1.0 + (s.few_records / mask.sum(axis=1)) ** 2
+    return np.asarray(factor * np.sqrt(variance * few * (1.0 + (s.widening * ahead) ** 2)))
 
 
 def _weight(ratios: Sequence[float]) -> float:
