@@ -1,0 +1,124 @@
+"""A live Prometheus over the operator while ladders climb: every panel and every alert's selector finds its series."""
+
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from control_plane import ControlPlane
+from helm_chart import MONITORING, Helm, only
+from live_operator import until
+from watched_sweeps import VALUES, WatchedSweeps
+
+from sweep_chart.dashboards import DASHBOARDS
+from sweep_operator.metrics.families import FAMILIES
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
+VARIABLES = {
+    'namespace="$namespace"': 'namespace=~".+"',
+    'sweep="$sweep"': 'sweep=~".+"',
+    "$namespace": ".+",
+    "$job": ".+",
+    "$__rate_interval": "1m",
+    " or vector(0)": "",  # a zero is shown where there is nothing; here there must be something
+}
+PANELS = {
+    f"{board.name}: {panel.title}: {query.legend}": query.expr
+    for board in DASHBOARDS
+    for panel in board.panels
+    for query in panel.queries
+}
+
+
+def filled(expression: str) -> str:
+    """An expression with the dashboard's variables chosen."""
+    for variable, chosen in VARIABLES.items():
+        expression = expression.replace(variable, chosen)
+    return expression
+
+
+@pytest.fixture(scope="module")
+def watched(helm: Helm, plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedSweeps]:
+    """The world, lived in."""
+    world = WatchedSweeps(plane, helm.on(plane.kubeconfig()), tmp_path_factory.mktemp("watched"))
+    try:
+        world.start().let_them_live()
+        yield world
+    finally:
+        world.stop()
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_a_panel_finds_its_series(watched: WatchedSweeps, panel: str) -> None:
+    assert watched.prometheus.query(filled(PANELS[panel])), PANELS[panel]
+
+
+def test_every_selector_in_an_alert_finds_its_series(watched: WatchedSweeps, helm: Helm) -> None:
+    rules = [
+        rule
+        for group in only(helm.documents(*MONITORING, values=VALUES), "PrometheusRule")["spec"]["groups"]
+        for rule in group["rules"]
+    ]
+    selectors = {
+        (rule["alert"], s) for rule in rules for s in re.findall(r"scalingsweep_\w+(?:{[^}]*})?", rule["expr"])
+    }
+    assert len(selectors) > len(rules)
+    empty = [selector for selector in sorted(selectors) if not watched.prometheus.query(selector[1])]
+    assert empty == []
+
+
+def test_the_alerts_that_fire_are_those_whose_sweeps_are_in_trouble(watched: WatchedSweeps) -> None:
+    def firing() -> set[tuple[str, str]]:
+        alerts = watched.prometheus.query('ALERTS{alertstate="firing"}')
+        return {(a["metric"]["alertname"], a["metric"].get("sweep", "")) for a in alerts}
+
+    expected = {("ScalingSweepAwaitingApproval", "held"), ("ScalingSweepForecastBroken", "broken")}
+    until(lambda: expected <= firing(), 30, firing)
+    assert not {sweep for _, sweep in firing()} & {"climb", "running", "queued"}
+
+
+def test_every_series_that_is_documented_is_there(watched: WatchedSweeps) -> None:
+    names = {s["metric"]["__name__"] for s in watched.prometheus.query('{__name__=~"scalingsweep_.*"}')}
+    assert {family.sample for family in FAMILIES.values()} - names == set()
+
+
+def test_promtool_finds_no_fault_with_the_page(watched: WatchedSweeps) -> None:
+    promtool = shutil.which("promtool")
+    assert promtool
+    done = subprocess.run(
+        [promtool, "check", "metrics"], input=page(watched, "/metrics"), capture_output=True, timeout=30
+    )
+    assert (done.returncode, done.stderr.decode()) == (0, "")
+
+
+def page(watched: WatchedSweeps, path: str) -> bytes:
+    port = watched.metrics_port if path == "/metrics" else watched.health_port
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        body: bytes = answer.read()
+    return body
+
+
+def test_the_command_of_helm_test_proves_that_the_operator_serves(watched: WatchedSweeps) -> None:
+    """Pods do not run here: what the test's pod would run is run beside the operator, on the same two pages."""
+    script, ready, metrics = watched.test_pod["args"]
+    assert watched.test_pod["command"] == ["python", "-c"]
+    assert (ready.rsplit("/", 1)[1], metrics.rsplit("/", 1)[1]) == ("readyz", "metrics")
+    served = [f"http://127.0.0.1:{watched.health_port}/readyz", f"http://127.0.0.1:{watched.metrics_port}/metrics"]
+    assert "200" in run(script, *served).stdout
+    missing = run(script, f"http://127.0.0.1:{watched.health_port}/metrics")
+    assert missing.returncode != 0
+
+
+def run(script: str, *arguments: str) -> Any:
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+
+def test_series_of_a_deleted_sweep_disappear(watched: WatchedSweeps) -> None:
+    assert b'sweep="refused"' in page(watched, "/metrics")
+    watched.place.kubectl("delete", "scalingsweep", "refused")
+    until(lambda: b'sweep="refused"' not in page(watched, "/metrics"), 30)

@@ -1,0 +1,194 @@
+"""Sweeps of every fate on a control plane, the operator over them under the chart's own rights, and Prometheus at it.
+
+The operator is the program that users run, with the arguments of the chart's Deployment and a token of its service
+account. Nodes are simulated and trainers are played (`standin_trainers`); everything that is watched is real.
+
+    climb    climbs to its target within a budget          held     waits for a person at each rung
+    broken   its larger rungs are worse than forecast      unlucky  its trainers run out of memory
+    running  trains and reports                            queued   asks for more devices than there are
+    refused  wants Jobs after the operator has lost the right to create them
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from control_plane import ControlPlane, free_port
+from helm_chart import CHART, MONITORING, Helm, only
+from live_operator import KINDS, Place, manifest, until
+from prometheus import Prometheus
+from simulated_cluster import healthy
+from standin_trainers import Play, StandinTrainers
+
+from sweep_analysis.record import Progress
+from sweep_analysis.rung import Run
+from sweep_operator.api import ScalingRun
+from sweep_operator.clusters.kubernetes.client import Api
+from sweep_operator.conditions import timestamp
+
+NAMESPACE, RELEASE = "research", "sweeps"
+OFF = 77
+"""Seeds from here on are those of the sweep whose law breaks; diagnosis takes the next ones."""
+VALUES: dict[str, Any] = {
+    "watch": {"namespaces": [NAMESPACE]},
+    "operator": {"runMetrics": True},
+    "alerts": {"thresholds": {"heldFor": "1s"}},
+}
+
+
+def fate(name: str) -> dict[str, Any]:
+    """The manifest of one of the sweeps."""
+    changes: dict[str, dict[str, Any]] = {
+        "climb": {
+            "target": {"parameters": "300K", "tokens": "6M", "launch": "Automatic", "maxLoss": 9.0},
+            "budget": {"gpuHours": 500, "flops": "1e16"},
+        },
+        "held": {"gate": {"warmupRungs": 3, "tolerance": 0.03, "promotion": "Manual"}},
+        "unlucky": {"retry": {"limit": 2}},
+        "queued": {"placement": {"gpusPerNode": 16}},
+    }
+    document = manifest(**changes.get(name, {}))
+    document["metadata"] |= {"name": name, "namespace": NAMESPACE}
+    if name == "broken":
+        for rung in document["spec"]["ladder"]["rungs"]:
+            rung["runs"][0]["seeds"] = [OFF]
+    return document
+
+
+def loss(run: Run, tokens: int) -> float:
+    """Healthy, but for the larger runs of one sweep."""
+    return healthy(run, tokens) * (1.3 if run.seed >= OFF and run.parameters > 60_000 else 1.0)
+
+
+def play(run: ScalingRun, attempt: int) -> Play:
+    """What a trainer does, by its sweep's name."""
+    if run.spec.sweep == "unlucky":
+        return Play("Failed", exit_code=137, reason="OOMKilled", share=0.2)
+    if run.spec.sweep == "running":
+        return Play("Runs")
+    return Play(seconds=1.0)
+
+
+@dataclass
+class WatchedSweeps:
+    """The whole of it, from `start` to `stop`."""
+
+    plane: ControlPlane
+    helm: Helm
+    folder: Path
+    held: ExitStack = field(default_factory=ExitStack)
+    """What ends what was started."""
+
+    def start(self) -> "WatchedSweeps":
+        """Install, let the operator lead, apply the sweeps."""
+        for name in (NAMESPACE, "ops"):
+            self.plane.kubectl("create", "namespace", name)
+        self.helm("install", RELEASE, str(CHART), "-n", "ops", values=VALUES)
+        self.held.callback(self.helm, "uninstall", RELEASE, "-n", "ops")
+        self.plane.kubectl("wait", "--for=condition=Established", *(f"crd/{name}" for name in KINDS))
+        documents = self.helm.documents(*MONITORING, values=VALUES)
+        self.pod = only(documents, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+        self.test_pod = only(documents, "Pod")["spec"]["containers"][0]
+        policy = only(documents, "ConfigMap", "sweeps-scalingsweep-policy")["data"]["policy.yaml"]
+        (self.folder / "policy.yaml").write_text(policy)
+        self.health_port, self.metrics_port = free_port(), free_port()
+        self.place = Place(self.plane, NAMESPACE)
+        self._start_operator()
+        rules = only(documents, "PrometheusRule")["spec"]["groups"]
+        self.prometheus = Prometheus(self.folder, {RELEASE: [f"127.0.0.1:{self.metrics_port}"]}, rules).start()
+        self.held.callback(self.prometheus.stop)
+        self.api = Api.connect(self.plane.kubeconfig("admin", NAMESPACE))
+        self.trainers = StandinTrainers(self.api, NAMESPACE, play, loss).start()
+        self.held.callback(self.trainers.stop)
+        until(lambda: self.prometheus.query("scalingsweep_leader == 1"), 60, self._said)
+        for name in ("climb", "held", "broken", "unlucky", "running", "queued"):
+            self.place.apply(fate(name))
+        return self
+
+    def stop(self) -> None:
+        """End everything that was started."""
+        self.held.close()
+
+    def let_them_live(self) -> None:
+        """Wait until each sweep has come to its fate, then take a right from the operator and ask for more."""
+        self.place.until_phase("AwaitingApproval", "held")
+        until(lambda: self._runs("unlucky", "failures"), 120, self._said)
+        until(lambda: self._runs("running", "progress"), 120, self._said)
+        until(lambda: self.prometheus.query('scalingsweep_rung_waiting_since_timestamp_seconds{sweep="queued"}'), 60)
+        for _ in range(5):
+            self._report_training()
+            time.sleep(1)
+        until(lambda: self.place.condition("Finished", "climb").get("status") == "True", 240, self._said)
+        until(lambda: self.place.condition("Consistent", "broken").get("status") == "False", 240, self._said)
+        role = self.plane.get("role", "ops-sweeps-scalingsweep", "-n", NAMESPACE)
+        for rule in role["rules"]:
+            if rule["resources"] == ["jobs"]:
+                rule["verbs"].remove("create")
+        self.plane.kubectl("replace", "-f", "-", stdin=json.dumps(role))
+        self.place.apply(fate("refused"))
+        until(lambda: self.prometheus.query('rate(scalingsweep_api_calls_total{code="403"}[30s]) > 0'), 60, self._said)
+        until(lambda: self.prometheus.query('ALERTS{alertstate="firing"}'), 60)
+        self._report_training()
+        time.sleep(2)
+
+    def _start_operator(self) -> None:
+        token = self.plane.service_account_token("ops", "sweeps-scalingsweep")
+        kubeconfig = self.plane.kubeconfig_for(token, "sweeps-operator", "ops")
+        replaced = {
+            "--policy": str(self.folder / "policy.yaml"),
+            "--health-port": str(self.health_port),
+            "--metrics-port": str(self.metrics_port),
+        }
+        arguments = [self._replaced(argument, replaced) for argument in self.pod["args"]]
+        command = [sys.executable, "-m", "sweep_operator.cli", "operator", *arguments, "--kubeconfig", str(kubeconfig)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "KUBERNETES_SERVICE_HOST": ""}
+        with (self.folder / "operator.log").open("ab") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        self.held.callback(process.wait, 20)
+        self.held.callback(process.terminate)
+
+    @staticmethod
+    def _replaced(argument: str, replaced: dict[str, str]) -> str:
+        name, _, _ = argument.partition("=")
+        return f"{name}={replaced[name]}" if name in replaced else argument
+
+    def _said(self) -> str:
+        return (self.folder / "operator.log").read_text()[-1500:]
+
+    def _runs(self, sweep: str, field: str) -> list[dict[str, Any]]:
+        """Runs of a sweep whose status has that field."""
+        return [r for r in self.place.runs() if r["spec"]["sweep"] == sweep and r.get("status", {}).get(field)]
+
+    def _report_training(self) -> None:
+        """What a real trainer would report, devices' utilisation included."""
+        for run in self._runs("running", "progress"):
+            progress = Progress(
+                attempt=run["status"]["attempt"],
+                step=60,
+                steps=100,
+                tokens=60_000,
+                loss=3.2,
+                tokens_per_second=51_000.0,
+                mfu=0.41,
+                eta_seconds=120.0,
+                last_updated=timestamp(datetime.now(UTC)),
+            )
+            document = {
+                "apiVersion": run["apiVersion"],
+                "kind": run["kind"],
+                "metadata": {"name": run["metadata"]["name"], "namespace": NAMESPACE},
+                "status": {"progress": progress.to_json()},
+            }
+            self.plane.kubectl(
+                *("apply", "--server-side", "--force-conflicts", "--subresource=status"),
+                *("--field-manager=trainer-progress", "-f", "-"),
+                stdin=yaml.safe_dump(document),
+            )
