@@ -19,6 +19,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from scipy.optimize import minimize
 
 from sweep_analysis.bootstrap import bootstrap
 from sweep_analysis.fit import fit
+from sweep_analysis.forecast import Point, forecast
+from sweep_analysis.ladders import by_compute
 
 Array = np.ndarray
 GRID = {  # 6·6·5·5·5 = 4,500
@@ -143,6 +146,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--starts", type=int, default=4500, help="starts of the recipe that are run; time is scaled up")
     parser.add_argument("--chinchilla", action="store_true", help="also run PyPI's chinchilla (minutes)")
     options = parser.parse_args(argv)
+    if options.chinchilla and importlib.util.find_spec("chinchilla") is None:
+        sys.exit("benchmarks/fit.py: --chinchilla needs the package: pip install chinchilla pandas")
     data = epoch(options.data)
     few = {k: v[::12] for k, v in data.items()}
     many = synthetic(100_000)
@@ -152,6 +157,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     figures["fit_240_seconds"] = best_of(lambda: fit(data), 50)
     figures["fit_240_objective"] = ours.objective
     figures["fit_20_seconds"] = best_of(lambda: fit(few), 50)
+    for records, thinned in ((20, few), (240, data)):
+        rungs = by_compute(Point(*run, str(i)) for i, run in enumerate(zip(*thinned.values(), strict=True)))
+        call = partial(forecast, rungs, [(7e10, 1.4e12)])
+        figures[f"forecast_{records}_seconds"] = best_of(call, 20)
     figures["fit_100000_seconds"] = best_of(lambda: fit(many), 3)
     figures["bootstrap_4000_seconds"] = best_of(lambda: bootstrap(ours, 4000, threads=2), 3)
     figures["bootstrap_4000_one_thread_seconds"] = best_of(lambda: bootstrap(ours, 4000, threads=1), 1)
@@ -168,14 +177,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"ours/theirs {ours.objective / objective:.9f}",
         ),
         ("fit, 20 records", f"{1e3 * figures['fit_20_seconds']:.2f} ms", ""),
+        ("calibrated forecast, 20 records", f"{1e3 * figures['forecast_20_seconds']:.2f} ms", ""),
+        ("calibrated forecast, 240 records", f"{1e3 * figures['forecast_240_seconds']:.2f} ms", ""),
         ("fit, 100,000 records", f"{figures['fit_100000_seconds']:.2f} s", ""),
         ("4,000 refits of 240, two threads", f"{figures['bootstrap_4000_seconds']:.2f} s", ""),
         ("4,000 refits of 240, one thread", f"{figures['bootstrap_4000_one_thread_seconds']:.2f} s", ""),
     ]
     rows += [(f"peak memory, {n:,} records", f"{mib:.0f} MiB", "") for n, mib in figures["peak_mib"].items()]
     if options.chinchilla:
-        if importlib.util.find_spec("chinchilla") is None:
-            sys.exit("benchmarks/fit.py: --chinchilla needs the package: pip install chinchilla pandas")
         theirs = chinchilla_package(data)
         floor = fit(data, residual="absolute", delta=1e-9, asymmetry=10.0)
         took = best_of(lambda: fit(data, residual="absolute", delta=1e-9, asymmetry=10.0), 5)

@@ -300,7 +300,7 @@ def _file(path: Path, convention: Convention) -> tuple[Mapping[str, Any], str, i
     suffix = path.suffix.lower()
     if suffix in (".parquet", ".pq"):
         try:
-            from pyarrow import parquet  # type: ignore[import-untyped]  # pyarrow ships no stubs
+            from pyarrow import parquet
         except ImportError:
             raise TableError(f"reading {path.name} needs pyarrow: install scalingsweep[tables], or give CSV") from None
         table = parquet.read_table(path)
