@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from sweep_analysis.document import Document
+from sweep_analysis.measure import DomainLoss, TaskResult
 from sweep_analysis.rung import Purpose
 
 
@@ -78,6 +79,14 @@ class Record(Document):
     gpu_seconds: float = Field(ge=0)
     """Device time of this attempt up to this record (a process slot on a machine without GPUs)."""
     curve: Curve | None = None
+    evaluations: tuple[TaskResult, ...] = Field(default=(), max_length=64, exclude_if=lambda results: not results)
+    """Downstream tasks, measured on the same weights."""
+    domains: tuple[DomainLoss, ...] = Field(default=(), max_length=64, exclude_if=lambda losses: not losses)
+    """Loss and reading of each source, where a mixture has several."""
+    context_length: int | None = Field(default=None, gt=0)
+    """Tokens of a sequence."""
+    attention: str | None = Field(default=None, max_length=128)
+    """The attention kernel and its version."""
     trainer_version: str = Field(max_length=64)
     """Name and version of the trainer."""
     finished_at: str = Field(max_length=40)

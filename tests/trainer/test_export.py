@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from sweep_analysis.recipe import Data, Training, resolve, shape_of, whole_batches
+from sweep_analysis.recipe import Data, Hyperparameters, Training, resolve, shape_of, whole_batches
 from sweep_analysis.record import FlopCounts, ParameterCounts, Record, RunReference
 from sweep_analysis.rung import Purpose
 from sweep_analysis.shape import Experts, Model, shape_for
 from sweep_trainer.build import build
-from sweep_trainer.export import export
+from sweep_trainer.export import files_of_export
 from sweep_trainer.initial import take_up
 from sweep_trainer.llama import Weights, architecture_of, from_llama, to_llama
 from sweep_trainer.model import Decoder
@@ -31,7 +31,14 @@ def shaken(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-def record_of(training: Training, parameters: int) -> Record:
+def export(folder: Path, model: torch.nn.Module, training: Training, hyper: Hyperparameters) -> None:
+    folder.mkdir()
+    record = record_of(hyper.shape.parameters)
+    for name, content in files_of_export(weights_of(model), training, hyper, record, 0).items():
+        (folder / name).write_bytes(content)
+
+
+def record_of(parameters: int) -> Record:
     return Record(
         run=RunReference(uid="u", attempt=1, config_digest="sha256:c"),
         purpose=Purpose.LADDER,
@@ -72,7 +79,7 @@ def test_transformers_loads_the_exported_model_and_gives_the_same_logits(name: s
     hyper = resolve(training, shape_of(training, 60_000).parameters, whole_batches(training, (10_000,)))
     assert architecture_of(hyper.shape) == name.split()[0]
     ours = shaken(build(hyper, 0, CPU))
-    export(tmp_path / "export", weights_of(ours), training, hyper, record_of(training, hyper.shape.parameters), 0)
+    export(tmp_path / "export", ours, training, hyper)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "export", dtype=torch.float32)
     assert type(theirs).__name__ == name.split()[0]
     tokens = torch.randint(0, 256, (2, 16), generator=torch.Generator().manual_seed(0))
@@ -102,7 +109,7 @@ def test_fine_tuning_starts_from_an_exported_folder(tmp_path: Path) -> None:
     training = Training(data=Data(corpus="Classics"), sequence_length=16)
     hyper = resolve(training, shape_of(training, 60_000).parameters, whole_batches(training, (10_000,)))
     first = shaken(build(hyper, 0, CPU))
-    export(tmp_path / "export", weights_of(first), training, hyper, record_of(training, hyper.shape.parameters), 0)
+    export(tmp_path / "export", first, training, hyper)
     second = build(hyper, 1, CPU)
     take_up(second, str(tmp_path / "export"))
     assert all(torch.equal(p, q) for p, q in zip(first.parameters(), second.parameters(), strict=True))
@@ -110,7 +117,9 @@ def test_fine_tuning_starts_from_an_exported_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("architecture", ["gemma", "gpt_neox", "llama", "mistral", "olmo2", "qwen2", "qwen3"])
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_hugging_face_model_has_exactly_the_parameters_of_its_shape(architecture: str, tied: bool) -> None:
+def test_a_hugging_face_model_has_exactly_the_parameters_of_its_shape_and_is_exported(
+    architecture: str, tied: bool, tmp_path: Path
+) -> None:
     pytest.importorskip("transformers", reason="transformers is not installed")
     model = Model.model_validate({"family": "HuggingFace", "architecture": architecture, "tied_embeddings": tied})
     training = Training(data=Data(corpus="Classics"), sequence_length=16, model=model)
@@ -119,3 +128,8 @@ def test_a_hugging_face_model_has_exactly_the_parameters_of_its_shape(architectu
     assert sum(p.numel() for p in built.parameters()) == hyper.shape.parameters
     tokens = torch.randint(0, 256, (2, 17), generator=torch.Generator().manual_seed(0))
     assert built.loss(tokens).item() == pytest.approx(np.log(256), rel=0.1)
+    transformers = pytest.importorskip("transformers")
+    export(tmp_path / "export", built, training, hyper)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "export", dtype=torch.float32)
+    with torch.no_grad():
+        assert torch.equal(theirs(tokens).logits, built(tokens))

@@ -50,3 +50,23 @@ def test_the_learning_rate_warms_up_stays_and_decays_to_zero() -> None:
     assert learning_rate(h, 69, trunk) == h.learning_rate
     assert learning_rate(h, 70, branch) == h.learning_rate
     assert learning_rate(h, 99, branch) == pytest.approx(h.learning_rate / 30)
+
+
+def test_a_cosine_goes_down_from_the_warm_up_to_its_final_share_and_is_each_counts_own() -> None:
+    h = hyper((100, 200), Schedule.model_validate({"kind": "Cosine", "final": 0.1}))
+    few, many = segments(h)
+    assert [(s.start, s.stop, s.branch) for s in (few, many)] == [(0, 100, 0), (0, 200, 1)]
+    rates = [learning_rate(h, step, few) / h.learning_rate for step in range(100)]
+    assert rates[4] == max(rates) == 1.0
+    assert rates[52] == pytest.approx(0.1 + 0.9 * 0.5, abs=0.01)
+    assert rates[-1] == pytest.approx(0.1, abs=0.01)
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert learning_rate(h, 99, many) > 5 * learning_rate(h, 99, few)
+
+
+@given(steps=st.sets(st.integers(1, 500), min_size=1, max_size=5), decay=st.floats(0.01, 1.0))
+def test_what_a_shared_trunk_saves_is_told_from_the_steps_that_are_executed(steps: set[int], decay: float) -> None:
+    h = hyper(tuple(sorted(steps)), Schedule(decay=decay))
+    plan = segments(h)
+    assert plan[-1].first + plan[-1].stop - plan[-1].start == h.trained_steps
+    assert h.share_saved == pytest.approx(1 - h.trained_steps / sum(steps))

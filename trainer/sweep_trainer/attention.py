@@ -49,7 +49,7 @@ class Choice:
     attend: Attend
 
     def __str__(self) -> str:
-        return f"{self.name} {self.version}" + (f" ({self.why})" if self.why else "")
+        return f"{self.name} {self.version}"
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, documents: Documents | None, scale: float) -> Tensor:

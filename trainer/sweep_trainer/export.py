@@ -1,12 +1,10 @@
 """The final model as others read it: safetensors and a `config.json` that `transformers` loads, and a model card.
 
-Owns the folder and what stands in it. The layout of the weights is `llama`'s; where no class of theirs computes what a
-shape does, the folder holds our own layout and says so.
+Owns what stands in the folder; writes nothing. The layout is `llama`'s; where no class of theirs computes
+what a shape does, the folder holds our own layout and says so.
 """
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +12,21 @@ from safetensors.numpy import save
 
 from sweep_analysis.recipe import Hyperparameters, Training
 from sweep_analysis.record import Record
-from sweep_trainer.files import write_atomically
 from sweep_trainer.llama import Weights, architecture_of, config, to_llama
 from sweep_trainer.model import attention_scale
 
 
-def export(
-    folder: Path, weights: Weights, training: Training, hyper: Hyperparameters, record: Record, end: int | None
-) -> None:
-    """Write the folder anew, whole or not at all. `end`: id of the token behind each document. Raises OSError."""
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+def files_of_export(
+    weights: Weights, training: Training, hyper: Hyperparameters, record: Record, end: int | None
+) -> dict[str, bytes]:
+    """The folder's files by name. `end`: id of the token behind each document; None where there is none."""
     shape = hyper.shape
     architecture = architecture_of(shape)
     document: dict[str, Any]
     if shape.architecture:
-        from transformers import AutoConfig
+        from sweep_trainer.huggingface import document_of  # imports transformers, for these models alone
 
-        from sweep_trainer.huggingface import configuration
-
-        fields = configuration(shape, hyper.sequence_length)
-        config_of = AutoConfig.for_model(fields.pop("model_type"), **fields)
-        document = config_of.to_dict()
+        document = document_of(shape, hyper.sequence_length)
         weights = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
         how = f"`transformers` loads it as {document['model_type']}."
     elif architecture:
@@ -46,13 +36,13 @@ def export(
     else:
         document = shape.to_json()
         how = "No class of `transformers` computes this shape; names and layout are those of `sweep_trainer.model`."
-    write_atomically(beside / "model.safetensors", save(weights, {"format": "pt"}))
-    write_atomically(beside / "config.json", json.dumps(document, indent=1).encode())
+    files = {
+        "model.safetensors": save(weights, {"format": "pt"}),
+        "config.json": json.dumps(document, indent=1).encode(),
+    }
     if training.tokenizer == "HuggingFace" and training.tokenizer_file:
-        shutil.copyfile(training.tokenizer_file.path, beside / "tokenizer.json")
-    write_atomically(beside / "README.md", card(hyper, record, how).encode())
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)
+        files["tokenizer.json"] = Path(training.tokenizer_file.path).read_bytes()
+    return files | {"README.md": card(hyper, record, how).encode()}
 
 
 def _query_factor(hyper: Hyperparameters) -> float:

@@ -6,7 +6,7 @@ Owns the exceptions of the trainer's own and the table from exceptions to `Failu
 import errno
 
 from sweep_analysis.record import FailureReason
-from sweep_trainer.corpus import DataError
+from sweep_trainer.corpus import BadDataError, DataError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
@@ -25,6 +25,8 @@ def explain(error: BaseException) -> tuple[FailureReason, str]:
     """Reason and sentence for any exception that ended a run."""
     if isinstance(error, RunError):
         return error.reason, error.message
+    if isinstance(error, BadDataError):
+        return FailureReason.BAD_CONFIGURATION, str(error)
     if isinstance(error, DataError):
         return FailureReason.DATA_UNAVAILABLE, str(error)
     if isinstance(error, OSError) and error.errno in _FULL | _UNWRITABLE:

@@ -54,9 +54,14 @@ class HuggingFaceModel(nn.Module):
         """For each row of (B, T + 1): nats of all its predicted tokens, and whether each was the most likely one."""
         return likelihood(self(targets(tokens)[0]), tokens)
 
-    def save(self, folder: str) -> None:
-        """Write the model as `transformers` does."""
-        self.model.save_pretrained(folder)
+
+def document_of(shape: Shape, sequence_length: int) -> dict[str, Any]:
+    """The whole `config.json`."""
+    from transformers import AutoConfig
+
+    fields = configuration(shape, sequence_length)
+    document: dict[str, Any] = AutoConfig.for_model(fields.pop("model_type"), **fields).to_diff_dict()
+    return document
 
 
 def configuration(shape: Shape, sequence_length: int) -> dict[str, Any]:

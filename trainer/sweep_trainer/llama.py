@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from sweep_analysis.shape import Shape
 
-Weights = dict[str, npt.NDArray[np.floating[Any]]]
+Weights = dict[str, npt.NDArray[Any]]
 _EPS, _BASE = 1e-6, 10_000.0
 
 
@@ -159,9 +159,7 @@ def _experts(there: str, ours: str, weights: Weights, shape: Shape) -> Weights:
     return theirs
 
 
-def _swiglu(
-    at: str, gate_up: npt.NDArray[np.floating[Any]], down: npt.NDArray[np.floating[Any]], hidden: int
-) -> Weights:
+def _swiglu(at: str, gate_up: npt.NDArray[Any], down: npt.NDArray[Any], hidden: int) -> Weights:
     return {
         at + "gate_proj.weight": gate_up[:hidden],
         at + "up_proj.weight": gate_up[hidden:],
@@ -169,13 +167,13 @@ def _swiglu(
     }
 
 
-def _halves(rows: npt.NDArray[np.floating[Any]], head_size: int) -> npt.NDArray[np.floating[Any]]:
+def _halves(rows: npt.NDArray[Any], head_size: int) -> npt.NDArray[Any]:
     """Rows of heads from pairs side by side to halves: channels 0, 2, 4, … then 1, 3, 5, …"""
     pairs = rows.reshape(-1, head_size // 2, 2, *rows.shape[1:])
     return np.moveaxis(pairs, 2, 1).reshape(rows.shape)
 
 
-def _pairs(rows: npt.NDArray[np.floating[Any]], head_size: int) -> npt.NDArray[np.floating[Any]]:
+def _pairs(rows: npt.NDArray[Any], head_size: int) -> npt.NDArray[Any]:
     """The reverse of `_halves`."""
     halves = rows.reshape(-1, 2, head_size // 2, *rows.shape[1:])
     return np.moveaxis(halves, 1, 2).reshape(rows.shape)

@@ -3,6 +3,7 @@
 Owns the plan of a run and its schedule, both pure functions of the hyperparameters. Trains nothing, needs no torch.
 """
 
+import math
 from dataclasses import dataclass
 
 from sweep_analysis.recipe import Hyperparameters
@@ -30,7 +31,7 @@ def segments(hyper: Hyperparameters) -> tuple[Segment, ...]:
     plan: list[Segment] = []
     at, executed = 0, 0
     for branch, stop in enumerate(hyper.steps):
-        leave = stop - decay_steps(hyper, stop)
+        leave = stop - hyper.schedule.branch_steps(stop)
         for start, end, name in ((at, leave, None), (leave, stop, branch)):
             if end > start:
                 plan.append(Segment(start, end, name, executed))
@@ -39,14 +40,18 @@ def segments(hyper: Hyperparameters) -> tuple[Segment, ...]:
     return tuple(plan)
 
 
-def decay_steps(hyper: Hyperparameters, stop: int) -> int:
-    """Length of the decay branch of the token count that is reached at step `stop`."""
-    return max(1, round(hyper.schedule.decay * stop))
-
-
 def learning_rate(hyper: Hyperparameters, step: int, segment: Segment) -> float:
-    """Linear warm-up, stable, and in a branch linear decay that would reach zero one step after its end."""
+    """Linear warm-up, stable, and in a branch the way down, which would reach its end one step after the branch's.
+
+    The way down is linear, or half a cosine that begins behind the warm-up.
+    """
     rate = hyper.learning_rate * min(1.0, (step + 1) / hyper.warmup_steps)
-    if segment.branch is not None:
-        rate *= (segment.stop - step) / (segment.stop - segment.start)
-    return rate
+    if segment.branch is None:
+        return rate
+    if hyper.schedule.kind == "Cosine":
+        done = max(0, step - hyper.warmup_steps) / max(1, segment.stop - hyper.warmup_steps)
+        left = 0.5 * (1 + math.cos(math.pi * done))
+    else:
+        left = (segment.stop - step) / (segment.stop - segment.start)
+    final = hyper.schedule.final
+    return rate * (final + (1 - final) * left) if final else rate * left

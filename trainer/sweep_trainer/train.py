@@ -15,22 +15,16 @@ import logging
 import math
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from safetensors.numpy import save
 
 from sweep_analysis.document import digest_of
 from sweep_analysis.execution import Spikes
 from sweep_analysis.recipe import Hyperparameters, resolve
-from sweep_analysis.record import (
-    Curve,
-    FailureReason,
-    FlopCounts,
-    ParameterCounts,
-    Progress,
-    Record,
-    RunReference,
-)
+from sweep_analysis.record import Curve, FailureReason, Progress
 from sweep_analysis.rung import RunOrder
 from sweep_trainer import VERSION
 from sweep_trainer.checkpoint import Checkpoint, Checkpoints, Position
@@ -39,9 +33,12 @@ from sweep_trainer.data import Prepared, open_prepared
 from sweep_trainer.engines.choose import engine_for
 from sweep_trainer.engines.protocol import Engine, State
 from sweep_trainer.engines.ranks import ALONE, PATIENCE_SECONDS, Ranks
+from sweep_trainer.evaluate import Evaluator
 from sweep_trainer.failure import RunError
+from sweep_trainer.initial import digest_of_start
 from sweep_trainer.interruption import Interrupted, Interruption
 from sweep_trainer.meter import Meter, memory_bytes
+from sweep_trainer.outcome import configuration, put_configuration, put_export, record_of, told
 from sweep_trainer.report import Report, now
 from sweep_trainer.schedule import Segment, learning_rate, segments
 from sweep_trainer.spike import SpikeWatch, batch_of
@@ -50,10 +47,8 @@ from sweep_trainer.storage import Folder, Storage, is_folder, patiently, probe, 
 
 _TICK_SECONDS = 1.0
 """How often progress is written and the loss is looked at."""
-_EVALUATION_TOKENS = 4_096
-"""At most so many tokens are evaluated between two looks at the interruption."""
 _DIVERGED_AT = 3.0
-"""A step whose loss is above this multiple of ln V (what guessing costs) is divergence, as is a record above ln V.
+"""A step whose loss is above this multiple of what guessing costs (ln V) is divergence, as is a record above it.
 
 Models of 20 to 67 thousand parameters at 30 times the best learning rate stay below 1.3 ln V at every step and end at
 0.57 ln V: a bad record, and the gate's to judge. At 100 times they pass 7 ln V within six steps.
@@ -107,11 +102,27 @@ def run(
                 f"the run asks for {order.run.parameters:,} parameters, its recipe builds {engine.parameters:,};"
                 f" plan the run with {engine.parameters:,}",
             )
-        log.info("%s parameters on %d threads; %s", f"{engine.parameters:,}", order.threads, engine.path)
+        evaluator = Evaluator.of(order.training, hyper, data, engine, ranks)
+        log.info("%d threads; %s\n  %s", order.threads, engine.path, told(hyper, data, len(order.run.tokens)))
+        if ranks.first:
+            put_configuration(storage, configuration(order, hyper, data, engine, ranks.world))
         stall = order.training.stall_seconds or (PATIENCE_SECONDS if ranks.world > 1 else None)
         with StallAlarm(stall) as alarm:
             loop = _Loop(
-                order, hyper, plan, steps, data, engine, interruption, report, begun, ranks, storage, folder, recorded
+                order,
+                hyper,
+                plan,
+                steps,
+                data,
+                engine,
+                evaluator,
+                interruption,
+                report,
+                begun,
+                ranks,
+                storage,
+                folder,
+                recorded,
             )
             loop.alarm = alarm
             loop.run()
@@ -142,6 +153,7 @@ class _Loop:
     """Steps of the whole run, decay branches included."""
     data: Prepared
     engine: Engine
+    evaluator: Evaluator
     interruption: Interruption
     report: Report | None
     """The first rank's; what is due once is due by its clock and told by it."""
@@ -165,7 +177,7 @@ class _Loop:
         self.batch = self.hyper.batch_tokens // self.hyper.sequence_length
         self.mine = self.ranks.share(self.batch)
         self.meter = Meter(self.hyper.batch_tokens, self.engine.parameters, self.ranks.world)
-        identity = digest_of([self.order.config_digest, self.data.data_digest, VERSION])
+        identity = digest_of([self.order.config_digest, self.data.data_digest, VERSION, *self._start()])
         self.checkpoints = Checkpoints(self.storage, identity, self.ranks, self.order.training.checkpoints)
         rule = self.order.training.spikes
         self._spikes = SpikeWatch(rule) if rule else None
@@ -186,6 +198,11 @@ class _Loop:
                 at = self._rewound(spike)
         self.checkpoints.settle()
         self._show("Done", len(self.plan) - 1, self.plan[-1].stop)
+
+    def _start(self) -> list[str]:
+        """The digest of the weights that the objective starts from, if any."""
+        objective = self.hyper.objective
+        return [digest_of_start(objective.start_from)] if objective and objective.start_from else []
 
     def _open_curve(self, at: Position) -> None:
         """The curve up to a position; where the folder is a passing one, from what lies beside the checkpoints."""
@@ -223,6 +240,7 @@ class _Loop:
         if segment.branch is not None and index + 1 < len(self.plan) and self.trunk is None:
             self.trunk = self.engine.state()
         while step < segment.stop:
+            self._validate_if_due(index, step)
             rate = learning_rate(self.hyper, step, segment)
             with self.meter.waiting():
                 batch = self.data.batch(self.order.run.seed, batch_of(step, self.left_out), self.batch)[self.mine]
@@ -272,9 +290,11 @@ class _Loop:
         segment = self.plan[index]
         tokens = self._tokens_of(segment)
         self._show("Evaluating", index, segment.stop)
-        loss = self._evaluate(index)
-        if not loss < math.log(self.hyper.shape.vocabulary):
-            raise self._diverged(loss, segment.stop)
+        look = partial(self._look, index, segment.stop)
+        losses = self.evaluator.losses(look)
+        if not losses.total < self.hyper.guessing:
+            raise self._diverged(losses.total, segment.stop)
+        answers = self.evaluator.answers(look)
         self.curve.flush()
         weights = self.engine.weights()
         self.recorded.add(tokens)
@@ -286,45 +306,35 @@ class _Loop:
         )
         patiently(lambda: self.storage.put(f"model-{tokens}.safetensors", file), self.storage)
         self._put_curve()
-        shape = self.hyper.shape
-        self.report.record(
-            Record(
-                run=RunReference(
-                    uid=self.order.uid, attempt=self.order.attempt, config_digest=self.order.config_digest
-                ),
-                purpose=self.order.run.purpose,
-                parameters=ParameterCounts(
-                    total=shape.parameters, non_embedding=shape.non_embedding_parameters, active=shape.parameters
-                ),
-                tokens=tokens,
-                unique_tokens=min(tokens, self.data.train_tokens),
-                epochs=tokens / self.data.train_tokens,
-                flops=FlopCounts(six_nd=self.hyper.flops_six_nd(tokens), detailed=self.hyper.flops_detailed(tokens)),
-                seed=self.order.run.seed,
-                loss=loss,
-                validation_digest=self.data.validation_digest,
-                tokenizer_digest=self.data.tokenizer_digest,
-                gpu_seconds=time.monotonic() - self.begun,
-                curve=Curve(uri=self._curve_uri, digest=self.curve.digest),
-                trainer_version=VERSION,
-                finished_at=now(),
-            )
-        )
-        log.info("%s tokens: %.4f nats/token", f"{tokens:,}", loss)
+        curve = Curve(uri=self._curve_uri, digest=self.curve.digest)
+        seconds = time.monotonic() - self.begun
+        record = record_of(self.order, self.hyper, self.evaluator, tokens, losses, answers, curve, seconds)
+        if tokens == max(self.order.run.tokens):
+            put_export(self.storage, weights, self.order, self.hyper, record)
+        self.report.record(record)
+        log.info("%s tokens: %.4f nats/token", f"{tokens:,}", losses.total)
 
-    def _evaluate(self, index: int) -> float:
-        """Validation cross-entropy, nats per token, always over the same tokens in the same batches."""
-        rows = max(1, _EVALUATION_TOKENS // self.hyper.sequence_length)
-        windows = self.data.validation
-        nats = 0.0
-        for start in range(0, len(windows), rows):
-            batch = windows[start : start + rows]
-            if self.ranks.any(self.interruption.requested)[0]:
-                self._leave(index, self.plan[index].stop)
-            self.alarm.alive()
-            shared = len(batch) % self.ranks.world == 0  # an odd rest is every rank's, and their mean is the same
-            nats += self.engine.evaluate(batch[self.ranks.share(len(batch))] if shared else batch) * len(batch)
-        return self.ranks.mean([nats])[0] / len(windows)
+    def _look(self, index: int, step: int) -> None:
+        """Between two batches of an evaluation: leave when asked to, and say that nothing hangs."""
+        if self.ranks.any(self.interruption.requested)[0]:
+            self._leave(index, step)
+        self.alarm.alive()
+
+    def _validate_if_due(self, index: int, step: int) -> None:
+        """Note the validation loss before the step, at each share of the run that the recipe asks for."""
+        interval, executed = self.evaluator.interval, self._executed(index, step)
+        if interval is None or executed == 0 or executed % interval:
+            return
+        self._read_losses()
+        self._show("Evaluating", index, step)
+        losses = self.evaluator.losses(partial(self._look, index, step))
+        point: dict[str, Any] = {"step": executed, "tokens": step * self.hyper.batch_tokens}
+        if self.plan[index].branch is not None:
+            point["branch"] = self._tokens_of(self.plan[index])
+        point |= {"validationLoss": losses.total, "perplexity": math.exp(min(losses.total, 700.0))}
+        if len(losses.by_domain) > 1:
+            point["domains"] = losses.by_domain
+        self.curve.add(point)
 
     def _read_losses(self) -> None:
         """Fetch the losses of the steps since the last look, note them, and stop a run that has come apart."""
@@ -333,7 +343,7 @@ class _Loop:
             objection = self._spikes.objection(loss) if self._spikes else None
             if objection:
                 raise _Rewind(step, objection)
-            if not math.isfinite(loss) or loss > _DIVERGED_AT * math.log(self.hyper.shape.vocabulary):
+            if not math.isfinite(loss) or loss > _DIVERGED_AT * self.hyper.guessing:
                 raise self._diverged(loss, step + 1)
             point = {"step": segment.first + step + 1 - segment.start, "tokens": (step + 1) * self.hyper.batch_tokens}
             if segment.branch is not None:
@@ -348,7 +358,7 @@ class _Loop:
     def _diverged(self, loss: float, step: int) -> RunError:
         return RunError(
             FailureReason.DIVERGED,
-            f"loss {loss:.3g} at step {step:,} (guessing costs {math.log(self.hyper.shape.vocabulary):.2f}) with a peak"
+            f"loss {loss:.3g} at step {step:,} (guessing costs {self.hyper.guessing:.2f}) with a peak"
             f" learning rate of {self.hyper.learning_rate:.3g}; lower it",
         )
 

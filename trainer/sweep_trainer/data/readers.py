@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep_analysis.sources import Format, Source, format_of
-from sweep_trainer.corpus import DataError
+from sweep_trainer.corpus import BadDataError, DataError
 
 Field = str | list[int] | npt.NDArray[np.integer]
 Document = tuple[Field, ...]
@@ -45,7 +45,7 @@ def files_of(source: Source) -> list[tuple[Path, Format]]:
                 raise DataError(f"source {source.name}: {path} does not exist; {_ROOT}")
             if path.is_dir() != (form == "Dataset"):
                 what = "a folder; name the files in it" if path.is_dir() else "not the folder of a saved dataset"
-                raise DataError(f"source {source.name}: {path} is {what}")
+                raise BadDataError(f"source {source.name}: {path} is {what}")
             found.append((path, form))
     return found
 
@@ -66,7 +66,7 @@ def documents(path: Path, form: Format, fields: tuple[str, ...], *, vocabulary: 
 def _text(path: Path, fields: tuple[str, ...]) -> Read:
     """Pieces of about 16 KB, cut behind a line."""
     if len(fields) != 1:
-        raise DataError(f"{path} is plain text, and {', '.join(fields)} are asked for; give JSON lines or tables")
+        raise BadDataError(f"{path} is plain text, and {', '.join(fields)} are asked for; give tables")
     size = path.stat().st_size
     decoder = codecs.getincrementaldecoder("utf-8")()
     text, done = "", 0
@@ -76,7 +76,7 @@ def _text(path: Path, fields: tuple[str, ...]) -> Read:
                 text += decoder.decode(chunk, final=done + len(chunk) == size)
             except UnicodeDecodeError as error:
                 at = done + error.start - len(decoder.getstate()[0])
-                raise DataError(f"{path} is not UTF-8 (near byte {max(0, at)}); convert it: iconv -t UTF-8") from None
+                raise BadDataError(f"{path} is not UTF-8 (near byte {max(0, at)}); convert it") from None
             done += len(chunk)
             while len(text) > 2 * _TEXT_PIECE:
                 cut = text.find("\n", _TEXT_PIECE) + 1 or _TEXT_PIECE
@@ -94,7 +94,7 @@ def _json_lines(path: Path, fields: tuple[str, ...]) -> Read:
                 if line.strip():
                     yield _row(path, f"line {number}", _parsed(path, number, line), fields), raw.tell() / size
         except (EOFError, gzip.BadGzipFile) as error:
-            raise DataError(f"{path} is not a whole gzip file ({error})") from None
+            raise BadDataError(f"{path} is not a whole gzip file ({error})") from None
 
 
 def _opened(path: Path, raw: BinaryIO) -> Iterable[bytes]:
@@ -110,20 +110,20 @@ def _unpacked(path: Path, raw: BinaryIO) -> Iterator[bytes]:
     try:
         import zstandard
     except ImportError:
-        raise DataError(f"{path} needs the package zstandard; install scalingsweep[trainer]") from None
+        raise BadDataError(f"{path} needs the package zstandard; install scalingsweep[trainer]") from None
     try:
         yield from io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
     except zstandard.ZstdError as error:
-        raise DataError(f"{path} is not a whole zstd file ({error})") from None
+        raise BadDataError(f"{path} is not a whole zstd file ({error})") from None
 
 
 def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise DataError(f"{path}: line {number} is not JSON ({error})") from None
+        raise BadDataError(f"{path}: line {number} is not JSON ({error})") from None
     if not isinstance(row, dict):
-        raise DataError(f"{path}: line {number} is not an object with fields")
+        raise BadDataError(f"{path}: line {number} is not an object with fields")
     return row
 
 
@@ -138,7 +138,7 @@ def _parquet(path: Path, fields: tuple[str, ...]) -> Read:
                 yield from _of_batch(path, batch, fields, done, total)
                 done += batch.num_rows
     except ArrowException as error:
-        raise DataError(f"{path} is not a Parquet file ({str(error).splitlines()[0]})") from None
+        raise BadDataError(f"{path} is not a Parquet file ({str(error).splitlines()[0]})") from None
 
 
 def _dataset(path: Path, fields: tuple[str, ...]) -> Read:
@@ -147,12 +147,12 @@ def _dataset(path: Path, fields: tuple[str, ...]) -> Read:
 
     if (path / "dataset_dict.json").exists():
         splits = json.loads((path / "dataset_dict.json").read_text()).get("splits", [])
-        raise DataError(f"{path} holds several splits; name one of them: {', '.join(f'{path}/{s}' for s in splits)}")
+        raise BadDataError(f"{path} holds several splits; name one of them: {', '.join(f'{path}/{s}' for s in splits)}")
     try:
         state = json.loads((path / "state.json").read_text())
         parts = [path / part["filename"] for part in state["_data_files"]]
     except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(f"{path} is not a folder that datasets saved: it has no readable state.json") from None
+        raise BadDataError(f"{path} is not a folder that datasets saved: it has no readable state.json") from None
     for place, part in enumerate(parts):
         try:
             with memory_map(str(part)) as mapped, ipc.open_stream(mapped) as stream:
@@ -161,13 +161,13 @@ def _dataset(path: Path, fields: tuple[str, ...]) -> Read:
                     for document, _ in _of_batch(part, batch, fields, 0, 1):
                         yield document, (place + 1) / len(parts)
         except ArrowException as error:
-            raise DataError(f"{part} is not an Arrow stream ({str(error).splitlines()[0]})") from None
+            raise BadDataError(f"{part} is not an Arrow stream ({str(error).splitlines()[0]})") from None
 
 
 def _columns(path: Path, fields: tuple[str, ...], there: list[str]) -> None:
     for field in fields:
         if field not in there:
-            raise DataError(f"{path} has no column {field}; it has {', '.join(there)}")
+            raise BadDataError(f"{path} has no column {field}; it has {', '.join(there)}")
 
 
 def _of_batch(path: Path, batch: Any, fields: tuple[str, ...], done: int, total: int) -> Read:
@@ -181,11 +181,11 @@ def _row(path: Path, place: str, row: dict[str, Any], fields: tuple[str, ...]) -
     values: list[Field] = []
     for field in fields:
         if field not in row:
-            raise DataError(f"{path}: {place} has no field {field}; it has {', '.join(map(str, row)) or 'none'}")
+            raise BadDataError(f"{path}: {place} has no field {field}; it has {', '.join(map(str, row)) or 'none'}")
         value = row[field]
         ids = isinstance(value, list) and all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in value)
         if not isinstance(value, str) and not ids:
-            raise DataError(f"{path}: {place}: {field} is neither text nor a list of token ids")
+            raise BadDataError(f"{path}: {place}: {field} is neither text nor a list of token ids")
         values.append(value)
     return tuple(values)
 
@@ -196,13 +196,15 @@ def _tokens(path: Path, vocabulary: int, end: int) -> Read:
         try:
             stream = np.load(path, mmap_mode="r", allow_pickle=False)
         except ValueError as error:
-            raise DataError(f"{path} is not a NumPy file ({error})") from None
+            raise BadDataError(f"{path} is not a NumPy file ({error})") from None
         if stream.ndim != 1 or stream.dtype.kind not in "iu":
-            raise DataError(f"{path} holds {stream.dtype} of {stream.ndim} dimensions; one of whole numbers is right")
+            raise BadDataError(
+                f"{path} holds {stream.dtype} of {stream.ndim} dimensions; one of whole numbers is right"
+            )
     else:
         dtype = np.dtype(dtype_of(vocabulary)).newbyteorder("<")
         if path.stat().st_size % dtype.itemsize:
-            raise DataError(f"{path} is not a whole number of {dtype.itemsize}-byte token ids, as the vocabulary needs")
+            raise BadDataError(f"{path} is not a whole number of {dtype.itemsize}-byte ids, as its vocabulary needs")
         stream = np.memmap(path, dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
     start = 0
     for at in range(0, len(stream), _CHUNK):

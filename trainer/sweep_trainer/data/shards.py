@@ -22,7 +22,7 @@ from sweep_analysis.document import digest_of
 from sweep_analysis.objective import Objective
 from sweep_analysis.recipe import Training, document_end_of, vocabulary_of
 from sweep_analysis.sources import Source
-from sweep_trainer.corpus import DataError
+from sweep_trainer.corpus import BadDataError, DataError
 from sweep_trainer.data.batches import (
     Domain,
     Prepared,
@@ -117,9 +117,9 @@ def _chosen(held_out: Tokens, count: int, length: int, rows_in_unit: int) -> Tok
     return rows[:wanted] if len(rows) >= wanted else None
 
 
-def _too_small(training: Training, source: Source, index: dict[str, Any], count: int) -> DataError:
+def _too_small(training: Training, source: Source, index: dict[str, Any], count: int) -> BadDataError:
     share, wanted = training.data.validation_share, count * training.sequence_length
-    return DataError(
+    return BadDataError(
         f"source {source.name} has {index['documents']:,} documents, {index['tokens']['train']:,} tokens for training"
         f" and {index['tokens']['validation']:,} held out by validationShare {share:g}: too few for {wanted:,} of"
         f" validation and one sequence of {training.sequence_length:,}; give more, raise data.validationShare, or lower"
@@ -179,10 +179,10 @@ def _written(
                     target.add(layout.laid(mine))
                 bar.at(place + share, train.seen + held_out.seen)
             if here == 0:
-                raise DataError(f"source {source.name}: {path} holds no documents; leave it out or name another")
+                raise BadDataError(f"source {source.name}: {path} holds no documents; leave it out or name another")
             count += here
     if layout.left_out > layout.taken:
-        raise DataError(
+        raise BadDataError(
             f"source {source.name}: {layout.left_out:,} of {layout.left_out + layout.taken:,} examples are longer than"
             f" a sequence of {training.sequence_length:,} tokens; raise training.sequenceLength"
         )
@@ -271,13 +271,13 @@ def _ids(path: Path, batch: list[Document], tokenizer: Tokenizer, vocabulary: in
     try:
         tokenised = iter(tokenizer.ids(texts))
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise type(error)(f"{path}: {error}") from None
     found: list[tuple[Ids, ...]] = []
     for document in batch:
         ids = tuple(next(tokenised) if isinstance(field, str) else np.asarray(field, np.int64) for field in document)
         for field, own in zip(document, ids, strict=True):
             if not isinstance(field, str) and len(own) and (own.max() >= vocabulary or own.min() < 0):
-                raise DataError(
+                raise BadDataError(
                     f"{path} holds token id {int(own.max() if own.max() >= vocabulary else own.min()):,}, which the"
                     f" vocabulary of {vocabulary:,} has not; name the tokenizer that it was made with"
                 )

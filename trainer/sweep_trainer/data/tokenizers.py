@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from sweep_analysis.recipe import Training
 from sweep_analysis.sources import BYTES_END, TokenizerFile
-from sweep_trainer.corpus import DataError
+from sweep_trainer.corpus import BadDataError, DataError
 
 Ids = npt.NDArray[np.integer]
 
@@ -51,7 +51,7 @@ class Bytes:
         found = [np.frombuffer(text.encode(), np.uint8) for text in texts]
         for text in found:
             if BYTES_END in text:
-                raise DataError("a document holds a zero byte, which ends documents for tokenizer Bytes; remove it")
+                raise BadDataError("a document holds a zero byte, which ends documents for tokenizer Bytes; remove it")
         return list(found)
 
 
@@ -62,7 +62,7 @@ class HuggingFace:
         try:
             from tokenizers import Tokenizer as Loaded
         except ImportError:
-            raise DataError(
+            raise BadDataError(
                 "tokenizer HuggingFace needs the package tokenizers; install scalingsweep[trainer]"
             ) from None
         self.file_digest: str | None = _digest(file.path)
@@ -70,12 +70,12 @@ class HuggingFace:
         try:
             self._loaded: Any = Loaded.from_file(file.path)
         except Exception as error:  # noqa: BLE001  # the library raises Exception itself
-            raise DataError(f"{file.path} is not a tokenizers file ({error})") from None
+            raise BadDataError(f"{file.path} is not a tokenizers file ({error})") from None
         self._loaded.no_padding()
         self._loaded.no_truncation()
         _fits(file, max(self._loaded.get_vocab().values(), default=0))
         if self._loaded.id_to_token(self.end) is None:
-            raise DataError(f"{file.path} has no token {self.end}, which tokenizerFile.endOfDocument names")
+            raise BadDataError(f"{file.path} has no token {self.end}, which tokenizerFile.endOfDocument names")
 
     def ids(self, texts: Sequence[str]) -> list[Ids]:
         encoded = self._loaded.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -96,7 +96,9 @@ class Tiktoken:
             import tiktoken
             from tiktoken.load import load_tiktoken_bpe
         except ImportError:
-            raise DataError("tokenizer Tiktoken needs the package tiktoken; install scalingsweep[tiktoken]") from None
+            raise BadDataError(
+                "tokenizer Tiktoken needs the package tiktoken; install scalingsweep[tiktoken]"
+            ) from None
         self.file_digest: str | None = _digest(file.path)
         self.end = file.end_of_document
         try:
@@ -105,10 +107,10 @@ class Tiktoken:
                 Path(file.path).stem, pat_str=self._PATTERN, mergeable_ranks=ranks, special_tokens={}
             )
         except Exception as error:  # noqa: BLE001  # the library raises what its parts raise
-            raise DataError(f"{file.path} is not a file of tiktoken's ranks ({error})") from None
+            raise BadDataError(f"{file.path} is not a file of tiktoken's ranks ({error})") from None
         _fits(file, max(ranks.values(), default=0))
         if self.end in set(ranks.values()):
-            raise DataError(
+            raise BadDataError(
                 f"{file.path} gives id {self.end} to text; set tokenizerFile.endOfDocument to a free one,"
                 f" {max(ranks.values()) + 1} for example, and vocabulary above it"
             )
@@ -127,7 +129,7 @@ def _digest(path: str) -> str:
 
 def _fits(file: TokenizerFile, largest: int) -> None:
     if largest >= file.vocabulary:
-        raise DataError(
+        raise BadDataError(
             f"{file.path} has ids up to {largest:,}, which do not fit tokenizerFile.vocabulary {file.vocabulary:,};"
             f" set it to {largest + 1:,} or more"
         )

@@ -1,0 +1,97 @@
+"""What is measured of a model while it trains: validation loss of each source and of all, and tasks.
+
+Owns the batches of an evaluation, always the same over the same tokens, and their sum. Says nothing to anybody: the
+loop notes and reports.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sweep_analysis.measure import DomainLoss, TaskResult
+from sweep_analysis.recipe import Hyperparameters, Training, document_end_of
+from sweep_trainer.data import Prepared
+from sweep_trainer.data.tasks import Questions, questions_of
+from sweep_trainer.engines.protocol import Batch, Engine
+from sweep_trainer.engines.ranks import Ranks
+
+_TOKENS = 4_096
+"""At most so many tokens are evaluated between two looks at what else is due."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Validation cross-entropy, nats per token."""
+
+    total: float
+    by_domain: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """The measurements of one run."""
+
+    training: Training
+    hyper: Hyperparameters
+    data: Prepared
+    engine: Engine
+    ranks: Ranks
+    tasks: tuple[Questions, ...]
+
+    @classmethod
+    def of(
+        cls, training: Training, hyper: Hyperparameters, data: Prepared, engine: Engine, ranks: Ranks
+    ) -> "Evaluator":
+        """Reads the tasks' files; raises DataError for one that cannot be asked."""
+        return cls(training, hyper, data, engine, ranks, questions_of(training))
+
+    def losses(self, look: Callable[[], None]) -> Losses:
+        """Over all validation tokens; `look` is called between batches and may raise. All ranks call."""
+        nats = {domain.name: 0.0 for domain in self.data.domains}
+        at_once = max(1, _TOKENS // self.hyper.sequence_length)
+        whole = self.ranks.world
+        if self.hyper.shape.scalar_head:  # answers in pairs
+            at_once, whole = max(2, at_once - at_once % 2), 2 * whole
+        for domain in self.data.domains:
+            windows = self.data.validation[domain.first : domain.stop]
+            for start in range(0, len(windows), at_once):
+                batch = windows[start : start + at_once]
+                look()
+                shared = len(batch) % whole == 0  # an odd rest is every rank's, and their mean is the same
+                mine = batch[self.ranks.share(len(batch))] if shared else batch
+                nats[domain.name] += self.engine.evaluate(mine) * len(batch)
+        means = self.ranks.mean(list(nats.values()))
+        sizes = [domain.stop - domain.first for domain in self.data.domains]
+        by_domain = {name: mean / size for name, mean, size in zip(nats, means, sizes, strict=True)}
+        return Losses(sum(means) / len(self.data.validation), by_domain)
+
+    def domains(self, losses: Losses, tokens: int) -> tuple[DomainLoss, ...]:
+        """Loss and reading of each source, where there are several."""
+        if len(self.data.domains) == 1:
+            return ()
+        return tuple(
+            DomainLoss(name=read.name, loss=losses.by_domain[read.name], tokens=read.tokens, epochs=read.epochs)
+            for read in self.data.read(tokens)
+        )
+
+    def answers(self, look: Callable[[], None]) -> tuple[TaskResult, ...]:
+        """Every task; all ranks call, and each asks every question."""
+        end = document_end_of(self.training)
+
+        def likelihood(rows: Batch) -> list[tuple[float, bool]]:
+            look()
+            return self.engine.likelihood(rows)
+
+        results = [questions.ask(likelihood, end) for questions in self.tasks]
+        named = self.training.evaluation.tasks if self.training.evaluation else ()
+        others = [task for task in named if task.kind == "LmEval"]
+        if others:
+            from sweep_trainer.lm_eval import measured  # imports lm-eval, for these tasks alone
+
+            results += measured(others, self.training, likelihood)
+        return tuple(results)
+
+    @property
+    def interval(self) -> int | None:
+        """Steps between two measurements of the validation loss during training; None where none was asked for."""
+        watched = self.training.evaluation
+        return max(1, round(watched.every * self.hyper.trained_steps)) if watched else None

@@ -1,0 +1,116 @@
+"""What a run leaves behind: the resolved configuration, the final weights, the record.
+
+Owns their content. The loop says when; `storage` and `report` write.
+"""
+
+import json
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from sweep_analysis.measure import TaskResult
+from sweep_analysis.recipe import Hyperparameters, document_end_of
+from sweep_analysis.record import Curve, FlopCounts, ParameterCounts, Record, RunReference
+from sweep_analysis.rung import RunOrder
+from sweep_trainer import VERSION
+from sweep_trainer.data import Prepared
+from sweep_trainer.engines.protocol import Engine, State
+from sweep_trainer.evaluate import Evaluator, Losses
+from sweep_trainer.export import files_of_export
+from sweep_trainer.report import now
+from sweep_trainer.storage import Storage, patiently
+
+CONFIGURATION = "configuration.json"
+_PACKAGES = ("torch", "numpy", "deepspeed", "ray", "transformers", "tokenizers")
+
+
+def configuration(
+    order: RunOrder, hyper: Hyperparameters, data: Prepared, engine: Engine, world: int
+) -> dict[str, Any]:
+    """All that repeats the run: the order as it was given, what it resolved to, the data's digests, the versions."""
+    versions: dict[str, str] = {"trainer": VERSION}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "order": order.to_json(),
+        "resolved": hyper.to_json(),
+        "parameters": engine.parameters,
+        "steps": hyper.trained_steps,
+        "stepsSaved": round(hyper.share_saved, 4),
+        "data": data.summary() | {"epochs": max(order.run.tokens) / data.train_tokens},
+        "engine": engine.path,
+        "attention": engine.attention,
+        "processes": world,
+        "versions": versions,
+    }
+
+
+def told(hyper: Hyperparameters, data: Prepared, counts: int) -> str:
+    """The resolved recipe in a few lines, for the log."""
+    shape, last = hyper.shape, hyper.steps[-1]
+    lines = [
+        f"{shape.layers} layers of width {shape.width}, {shape.heads} heads of {shape.head_size}"
+        f" ({shape.key_heads} for keys), {shape.hidden} hidden, {shape.vocabulary:,} token ids",
+        f"{shape.parameters:,} parameters, {shape.non_embedding_parameters:,} without embeddings,"
+        f" {shape.active_parameters:,} met by a token",
+        f"batches of {hyper.batch_tokens:,} tokens in sequences of {hyper.sequence_length:,}; peak learning rate"
+        f" {hyper.learning_rate:.4g} after {hyper.warmup_steps:,} steps; {hyper.schedule.kind}; {hyper.precision}",
+        f"{last:,} steps, {last * hyper.batch_tokens / data.train_tokens:.2f} epochs of {data.train_tokens:,} tokens",
+    ]
+    if counts > 1:
+        lines.append(f"one trunk for {counts} token counts saves {hyper.share_saved:.0%} of separate runs' steps")
+    return "\n  ".join(lines)
+
+
+def record_of(
+    order: RunOrder,
+    hyper: Hyperparameters,
+    evaluator: Evaluator,
+    tokens: int,
+    losses: Losses,
+    answers: tuple[TaskResult, ...],
+    curve: Curve,
+    seconds: float,
+) -> Record:
+    """The record at a token count."""
+    shape, data = hyper.shape, evaluator.data
+    read = data.read(tokens)
+    return Record(
+        run=RunReference(uid=order.uid, attempt=order.attempt, config_digest=order.config_digest),
+        purpose=order.run.purpose,
+        parameters=ParameterCounts(
+            total=shape.parameters, non_embedding=shape.non_embedding_parameters, active=shape.active_parameters
+        ),
+        tokens=tokens,
+        unique_tokens=sum(source.unique for source in read),
+        epochs=tokens / data.train_tokens,
+        flops=FlopCounts(six_nd=hyper.flops_six_nd(tokens), detailed=hyper.flops_detailed(tokens)),
+        seed=order.run.seed,
+        loss=losses.total,
+        validation_digest=data.validation_digest,
+        tokenizer_digest=data.tokenizer_digest,
+        gpu_seconds=seconds,
+        curve=curve,
+        evaluations=answers,
+        domains=evaluator.domains(losses, tokens),
+        context_length=hyper.sequence_length,
+        attention=evaluator.engine.attention,
+        trainer_version=VERSION,
+        finished_at=now(),
+    )
+
+
+def put_configuration(storage: Storage, document: dict[str, Any]) -> None:
+    """Store the configuration beside the checkpoints."""
+    content = json.dumps(document, indent=1).encode()
+    patiently(lambda: storage.put(CONFIGURATION, content), storage)
+
+
+def put_export(storage: Storage, weights: State, order: RunOrder, hyper: Hyperparameters, record: Record) -> None:
+    """Store the final model as others read it, under `export-<tokens>/`."""
+    end = document_end_of(order.training) if order.training.data.sources else None
+    for name, content in files_of_export(weights, order.training, hyper, record, end).items():
+        path = f"export-{record.tokens}/{name}"
+        patiently(lambda path=path, content=content: storage.put(path, content), storage)  # type: ignore[misc]  # the loop's values are bound
