@@ -108,6 +108,12 @@ class OwnReport(Document):
     failure: OwnFailure | None = None
 
 
+def schema() -> dict[str, Any]:
+    """The document's JSON schema, for editors and for trainers that check themselves."""
+    form = OwnReport.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **form, "title": "Report of an own trainer"}
+
+
 class ReportRefused(ValueError):  # noqa: N818 - a finding about the input, not a fault of the program
     """The document is not taken; the text is one sentence: what, where, what would be right."""
 

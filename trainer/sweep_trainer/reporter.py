@@ -5,6 +5,8 @@ What the document may say is `sweep_analysis.reported`'s. The trainer's containe
 nothing else: it holds no token, and what it puts there is read as a stranger's.
 """
 
+import argparse
+import json
 import logging
 import os
 import signal
@@ -12,13 +14,13 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sweep_analysis.record import ExitStatus, Record, RecordSet, Refused
-from sweep_analysis.reported import LARGEST_BYTES, Due, Reported, ReportRefused, read_report
+from sweep_analysis.reported import LARGEST_BYTES, Due, Reported, ReportRefused, read_report, schema
 from sweep_analysis.rung import Purpose
 from sweep_trainer.outbox import Outbox
 from sweep_trainer.status_api import StatusApi, Unavailable
@@ -154,8 +156,13 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Watch until SIGTERM, then tell the rest."""
+    parser = argparse.ArgumentParser(prog="sweep_trainer.reporter", description="Report for an own trainer.")
+    parser.add_argument("--schema", action="store_true", help="print the JSON schema of the document, and end")
+    if parser.parse_args(arguments).schema:
+        sys.stdout.write(json.dumps(schema(), indent=2) + "\n")
+        return ExitStatus.DONE
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s reporter: %(message)s")
     try:
         task = Task.of(os.environ)
