@@ -52,6 +52,7 @@ FINE = {
     "a capital exponent": size("4E5"),
     "a hexadecimal number": size("0x61a80"),
     "a number with underscores": size("400_000"),
+    "tokens to serve": replaced("tokens: 3.4M", "tokens: 3.4M, inferenceTokens: 2T"),
     "a budget beyond 64 bits, in quotes": spec("budget: {flops: '1e22'}"),
     "words of other scripts": spec("retryToken: 'もう一度 — ещё раз ✓'"),
     "a volume of each kind": spec(

@@ -13,6 +13,7 @@ import numpy as np
 from sweep_analysis.fit import Interval
 from sweep_analysis.forecast import Point, evidence_of
 from sweep_analysis.predictive import History, quantile
+from sweep_analysis.split import served
 from sweep_analysis.surface import Floats
 
 NAMES = ("E", "A", "B", "alpha", "beta")
@@ -40,15 +41,25 @@ class Belief:
 
         return dict(zip(NAMES, self._intervals(logs, confidence), strict=True))
 
-    def split(self, flops: float, confidence: float = 0.95) -> tuple[Interval, Interval]:
-        """Compute-optimal N and D for C = 6ND: N* = G·(C/6)^(beta/(alpha+beta)), D* = C/(6N*), with intervals."""
+    def split(
+        self, flops: float, confidence: float = 0.95, *, inference_tokens: float = 0.0
+    ) -> tuple[Interval, Interval]:
+        """Compute-optimal N and D for C = 6ND: N* = G·(C/6)^(beta/(alpha+beta)), D* = C/(6N*), with intervals.
+
+        With `inference_tokens`, of all splits that reach the same loss, the one that is trained and serves so many
+        tokens for the fewest FLOPs (Sardana et al. 2024, arXiv:2401.00448).
+        """
         budget = np.log(flops / 6.0)
 
         def logs(theta: Floats) -> Floats:
             alpha, beta = np.exp(theta[3:])
             ratio = theta[3] - theta[4] + theta[1] - theta[2] + alpha * self.anchor[0] - beta * self.anchor[1]
             n = (ratio + beta * budget) / (alpha + beta)
-            return np.array([n, budget - n])
+            if not inference_tokens:
+                return np.array([n, budget - n])
+            shifted = theta + np.array([0.0, alpha * self.anchor[0], beta * self.anchor[1], 0.0, 0.0])
+            best = served(np.exp(shifted)[None], np.exp([n]), np.exp([budget - n]), inference_tokens)
+            return np.array([float(np.log(x[0])) for x in best])
 
         n, d = self._intervals(logs, confidence)
         return n, d

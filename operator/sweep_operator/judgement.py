@@ -138,7 +138,9 @@ def target_outlook(sweep: ScalingSweep, history: History, target: Run, children:
     if isinstance(expected, NoForecast):
         return outlook.changed(message=expected.message)
     at = expected.predictions[0]
-    optimal_parameters, optimal_tokens = believe(_points(history)).split(flops, spec.gate.confidence)
+    optimal_parameters, optimal_tokens = believe(_points(history)).split(
+        flops, spec.gate.confidence, inference_tokens=float(spec.target.inference_tokens or 0)
+    )
     return outlook.changed(
         prediction=Interval(value=at.loss, low=at.low, high=at.high),
         jump=expected.jump,

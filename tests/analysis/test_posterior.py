@@ -40,6 +40,24 @@ def test_more_rungs_tell_more():
     assert long["E"].high - long["E"].low < short["E"].high - short["E"].low
 
 
+def test_tokens_to_serve_move_the_split_towards_a_smaller_model_of_the_same_loss():
+    belief = believe(ladder([3e7, 1e8, 3e8, 1e9, 3e9], 0.001))
+    law = {name: interval.value for name, interval in belief.constants().items()}
+
+    def loss(parameters: float, tokens: float) -> float:
+        return law["E"] + law["A"] / parameters ** law["alpha"] + law["B"] / tokens ** law["beta"]
+
+    splits = [belief.split(6e21, inference_tokens=served) for served in (0.0, 1e10, 2e12, 1e14)]
+    assert splits[0] == belief.split(6e21)
+    sizes = [n.value for n, _ in splits]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < 0.7 * sizes[0]
+    for n, d in splits:
+        assert abs(loss(n.value, d.value) / loss(splits[0][0].value, splits[0][1].value) - 1) < 1e-6
+        assert n.low < n.value < n.high
+        assert d.low < d.value < d.high
+
+
 def test_the_split_of_a_compute_is_the_optimum_of_the_law():
     belief = believe(ladder([3e7, 1e8, 3e8, 1e9, 3e9], 0.001))
     law = {name: interval.value for name, interval in belief.constants().items()}

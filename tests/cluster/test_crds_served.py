@@ -120,6 +120,7 @@ FROZEN = {
     "target.parameters": {"target": {"parameters": "200K"}},
     "target.tokens": {"target": {"tokens": "5M"}},
     "target.maxLoss": {"target": {"maxLoss": 3.0}},
+    "target.inferenceTokens": {"target": {"inferenceTokens": "2T"}},
     "storage": {"storage": {"uri": "s3://bucket/elsewhere"}},
     "ladder.generate": {
         "ladder": {"rungs": None, "generate": {"from": 20000, "to": 90000, "rungs": 4, "tokensPerParameter": [10, 20]}}

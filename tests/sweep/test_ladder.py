@@ -53,6 +53,15 @@ def test_a_healthy_ladder_climbs_to_its_target(manifest):
     assert status.spent.flops == pytest.approx(sum(r.spent.flops for r in status.rungs))
 
 
+def test_tokens_to_serve_move_the_targets_best_split(manifest):
+    target = {"parameters": "163K", "tokens": "3.3M"}
+    plain = climb(SimulatedCluster(manifest(target=target))).target
+    served = climb(SimulatedCluster(manifest(target={**target, "inferenceTokens": "1B"}))).target
+    assert served.prediction == plain.prediction
+    assert served.optimal_parameters.value < 0.9 * plain.optimal_parameters.value
+    assert served.optimal_tokens.value > plain.optimal_tokens.value
+
+
 def test_a_forecast_is_written_before_the_first_run_of_its_rung_exists(manifest):
     cluster = SimulatedCluster(manifest())
     climb(cluster)

@@ -108,7 +108,7 @@ def _frozen(field: str) -> Rule:
 
 
 _ALWAYS_THERE = ("law", "gate", "training", "target.parameters", "target.tokens")
-_FROZEN = (*_ALWAYS_THERE, "target.maxLoss", "ladder.generate", "storage")
+_FROZEN = (*_ALWAYS_THERE, "target.maxLoss", "target.inferenceTokens", "ladder.generate", "storage")
 
 _LARGEST_OF_THIS = f"self.rungs[i].runs.map(r, {_number('r.parameters')}).max()"
 _LARGEST_BEFORE = _LARGEST_OF_THIS.replace("[i]", "[i - 1]")

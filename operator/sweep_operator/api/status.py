@@ -151,9 +151,10 @@ class TargetStatus(Document):
     gpu_hours: Interval | None = None
     """Still to come for the target."""
     optimal_parameters: Interval | None = None
-    """N of the compute-optimal split of the same compute."""
+    """N of the best split: compute-optimal, or with inferenceTokens the one that reaches the same loss for the fewest
+    FLOPs of training and serving."""
     optimal_tokens: Interval | None = None
-    """D of the compute-optimal split of the same compute."""
+    """D of that split."""
     observed: float | None = None
     """The target's loss, once it was trained; nats per token."""
     message: str = Field(default="", max_length=2048)

@@ -59,6 +59,8 @@ class Target(Document):
     """D, training tokens."""
     max_loss: float | None = Field(default=None, gt=0)
     """Nats per token above which the target is not worth its cost."""
+    inference_tokens: Scale | None = None
+    """Tokens that the target will serve; they move the best split of its compute towards smaller models."""
     launch: Literal["Never", "Approval", "Automatic"] = "Never"
     """Whether the operator may start the target itself: never, after a person's approval, or by its own rule."""
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
@@ -210,7 +212,8 @@ class Limits(Document):
 
 
 class SweepSpec(Document):
-    """The declared wish. Frozen from the first forecast on: law, gate, training, and the target's sizes and maxLoss."""
+    """The declared wish. Frozen from the first forecast on: law, gate, training, storage, and all that makes the target
+    but its launch and its placement."""
 
     suspend: bool = False
     """True: running runs checkpoint and stop, nothing new starts."""

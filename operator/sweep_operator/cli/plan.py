@@ -103,7 +103,8 @@ def _plan_manifest(options: argparse.Namespace) -> Exit:
     plan = _plan(sweep, steps, verdict.target, measured)
     from sweep_operator.cli.plan_around import around, around_words, history_in
 
-    plan |= around(options, sweep.spec.training, steps, verdict.target, history_in(options.workdir, sweep))
+    history, served = history_in(options.workdir, sweep), sweep.spec.target.inference_tokens
+    plan |= around(options, sweep.spec.training, steps, verdict.target, history, served)
     if options.output == "table":
         _print(plan)
         print("\n".join(around_words(plan)))

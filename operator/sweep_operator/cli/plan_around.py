@@ -108,8 +108,9 @@ def around(
     steps: Sequence[tuple[str, tuple[Run, ...]]],
     target: Run,
     history: History = (),
+    served: int | None = None,
 ) -> dict[str, Any]:
-    """Everything said around a ladder, as one document."""
+    """Everything said around a ladder, as one document; `served`: the manifest's own inferenceTokens."""
     N, D = target.parameters, target.tokens[-1]
     C = six_nd(N, D)
     document: dict[str, Any] = {}
@@ -117,7 +118,7 @@ def around(
         document |= priced(fleet_of(options), training, steps, target)
     law = law_of(history, C)
     if law is not None:
-        document |= surroundings(options, law, steps, target)
+        document |= surroundings(options, law, steps, target, served)
     else:
         asked = next(
             (flag for flag in ("corpus_tokens", "inference_tokens") if getattr(options, flag) is not None), None
@@ -161,7 +162,11 @@ def priced(
 
 
 def surroundings(
-    options: argparse.Namespace, law: "Assumed", steps: Sequence[tuple[str, tuple[Run, ...]]], target: Run
+    options: argparse.Namespace,
+    law: "Assumed",
+    steps: Sequence[tuple[str, tuple[Run, ...]]],
+    target: Run,
+    served: int | None = None,
 ) -> dict[str, Any]:
     """What follows from the law: splits, plateau, exponents, repeated data."""
     from sweep_analysis.plan import needs
@@ -171,7 +176,7 @@ def surroundings(
     rungs = [_step_of(runs) for _, runs in steps]
     top = _top(steps)
     half = criterion(rungs[:-1], top, law.expected) if len(rungs) > 3 else 0.0
-    inference = size(options.inference_tokens, "inference-tokens") if options.inference_tokens is not None else None
+    inference = size(options.inference_tokens, "inference-tokens") if options.inference_tokens is not None else served
     jump = N * D / (top[0] * top[1])
     document: dict[str, Any] = {
         "law": law.source,

@@ -167,9 +167,14 @@ def _outlook(ladder: Ladder) -> list[str]:
             f"Phase {law.phase}: {PHASES.get(law.phase, '')} Pattern {law.pattern}: {PATTERNS.get(law.pattern, '')}"
         )
     if target.optimal_parameters is not None and target.optimal_tokens is not None:
+        served = ladder.sweep.spec.target.inference_tokens
+        best = (
+            f"With {format_scale(served)} tokens to serve, the same loss is cheapest to train and serve with"
+            if served
+            else "By this law the target’s compute is best spent on"
+        )
         said.append(
-            f"By this law the target’s compute is best spent on {_sizes(target.optimal_parameters)} parameters"
-            f" and {_sizes(target.optimal_tokens)} tokens."
+            f"{best} {_sizes(target.optimal_parameters)} parameters and {_sizes(target.optimal_tokens)} tokens."
         )
     return said
 
