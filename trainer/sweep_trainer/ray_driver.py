@@ -123,16 +123,24 @@ _INTERRUPTED = "Interrupted"
 
 
 def _connect(order: RunOrder) -> None:
-    own = order.ray in (None, LOCAL)
+    """Raises RunError when the cluster cannot be joined; a Ray of our own is tried thrice, for on a busy machine its
+    daemon misses a deadline of half a minute that cannot be moved."""
+    if order.ray in (None, LOCAL):
+        for last in (False, False, True):
+            try:
+                ray.init(num_cpus=order.workers + 1, include_dashboard=False, logging_level=logging.WARNING)
+                return
+            except Exception as error:
+                ray.shutdown()
+                if last:
+                    raise
+                log.warning("Ray did not start (%s); again", str(error).splitlines()[0])
     try:
-        if own:
-            ray.init(num_cpus=order.workers + 1, include_dashboard=False, logging_level=logging.WARNING)
-        else:
-            ray.init(order.ray, logging_level=logging.WARNING)
+        ray.init(order.ray, logging_level=logging.WARNING)
     except (ConnectionError, ValueError, RuntimeError) as error:
+        why = str(error).splitlines()[0]
         raise RunError(
-            FailureReason.BAD_CONFIGURATION,
-            f"Ray at {order.ray or LOCAL} cannot be joined: {str(error).splitlines()[0]}",
+            FailureReason.BAD_CONFIGURATION, f"Ray at {order.ray or LOCAL} cannot be joined: {why}"
         ) from error
 
 

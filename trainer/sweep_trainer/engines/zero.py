@@ -53,6 +53,7 @@ class Zero:
             betas=(hyper.optimizer.beta1, hyper.optimizer.beta2),
             fused=True,
         )
+        os.environ.setdefault("LOCAL_RANK", str(ranks.local))  # DeepSpeed asks for it, whoever made the group
         deepspeed.init_distributed(verbose=False)  # takes up the group that is there
         self._engine, self._zero, _, _ = deepspeed.initialize(
             model=_Loss(self.model), optimizer=self._adam, config=config
