@@ -187,8 +187,8 @@ def read_termination_message(text: str, due: Due, *, now: str) -> Reported | Non
         except (binascii.Error, zlib.error, ValueError) as error:
             raise ReportRefused(f"the termination message is damaged: {error}") from None
         return read_report(content, due, now=now)
-    if not text.startswith("{"):
-        return None
+    if not text.startswith("{") or not any(f'"{field}"' in text for field in OwnReport.model_fields):
+        return None  # also what Kubernetes takes from the log of a container that left no message: JSON lines, maybe
     return read_report(text.encode(errors="replace"), due, now=now)
 
 

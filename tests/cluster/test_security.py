@@ -12,8 +12,10 @@ from control_plane import ControlPlane
 from run_on_cluster import OPERATOR, Ground, installed
 
 from sweep_analysis.record import Progress, RecordSet
+from sweep_operator.api import Runtime
 from sweep_operator.clusters.kubernetes import roles
 from sweep_operator.clusters.kubernetes.client import Api
+from sweep_operator.clusters.kubernetes.jobs import Images, job_document, reports_by
 from sweep_operator.clusters.kubernetes.resources import GROUP
 from sweep_trainer.status_api import StatusApi, Unavailable
 
@@ -330,6 +332,27 @@ def test_the_policy_bears_a_run_of_very_many_attempts(ground: Ground) -> None:
     trainer.apply_progress(progress(100))
     trainer.apply_records(RecordSet(attempt=100, records=()))
     assert len(ground.run(trainer.run)["status"]["records"]) == 100
+
+
+OWN = {"image": "any", "command": ["train"]}
+
+
+@pytest.mark.parametrize(
+    "runtime", [{}, OWN, {**OWN, "report": "TerminationMessage"}], ids=["Direct", "Sidecar", "TerminationMessage"]
+)
+def test_every_kind_of_pod_is_what_pod_security_calls_restricted(ground: Ground, runtime: dict[str, Any]) -> None:
+    plane, namespace = ground.plane, ground.namespace
+    plane.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+    sweep = ground.sweep.changed(spec=ground.sweep.spec.changed(runtime=Runtime.model_validate(runtime)))
+    spec = job_document(sweep, ground.runs[0], 1, Images())["spec"]["template"]["spec"]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "any", "namespace": namespace}, "spec": spec}
+    plane.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod))
+    holding = [
+        container["name"]
+        for container in (*spec["containers"], *spec.get("initContainers", ()))
+        if any(mount["name"] == "account" for mount in container["volumeMounts"])
+    ]
+    assert holding == {"Direct": ["trainer"], "Sidecar": ["reporter"]}.get(reports_by(sweep.spec.runtime), [])
 
 
 # --- people ------------------------------------------------------------------------------------------------------

@@ -136,6 +136,7 @@ def test_a_record_set_survives_the_termination_message_whole(records: int, messa
 
 def test_a_sentence_is_no_document_and_a_damaged_document_is_refused() -> None:
     assert read_termination_message("Traceback: it broke", DUE, now=NOW) is None
+    assert read_termination_message('{"level": "error", "message": "a line of a log"}', DUE, now=NOW) is None
     assert read_termination_message("", DUE, now=NOW) is None
     for damaged in ('{"records": [{"tok', "zlib:", "zlib:%%%", "zlib:eJw="):
         with pytest.raises(ReportRefused):
