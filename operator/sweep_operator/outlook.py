@@ -78,7 +78,7 @@ def summarise(
         if refused
         else _Finding("Accepted", "True", "Valid"),
         _suspended(sweep, busy=busy),
-        _awaiting(status),
+        _awaiting(sweep, status),
         _consistent(status),
     ]
     ending = _ending(sweep, status, busy=busy, over_budget=over_budget)
@@ -119,11 +119,16 @@ def _waiting(status: SweepStatus) -> RungStatus | None:
     return next((r for r in status.rungs if r.state in (RungState.HELD, RungState.STOPPED)), None)
 
 
-def _awaiting(status: SweepStatus) -> _Finding:
+def _awaiting(sweep: ScalingSweep, status: SweepStatus) -> _Finding:
     rung = _waiting(status)
     if rung is None or rung.state is not RungState.HELD or rung.verdict is None:
         return _Finding("AwaitingApproval", "False", "NothingToApprove")
-    return _Finding("AwaitingApproval", "True", rung.verdict.reason, f"{rung.name}: {rung.verdict.message}")
+    message = f"{rung.name}: {rung.verdict.message}"
+    given = [approval.verdict for approval in sweep.spec.approvals if approval.rung == rung.name]
+    if given:
+        named = "another verdict" if any(given) else "no verdict"
+        message += f"; the approval given names {named} and has no effect: this one's digest is {rung.verdict.digest}"
+    return _Finding("AwaitingApproval", "True", rung.verdict.reason, message)
 
 
 def _consistent(status: SweepStatus) -> _Finding:

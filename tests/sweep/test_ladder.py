@@ -172,6 +172,19 @@ def test_a_person_may_accept_a_failed_verdict_by_its_digest(manifest):
     assert any(c.spec.rung == "e" for c in cluster.children.values())
 
 
+def test_an_approval_that_names_no_verdict_or_another_has_no_effect_and_the_status_says_so(manifest):
+    cluster = SimulatedCluster(manifest(gate={"warmupRungs": 3, "promotion": "Manual"}))
+    held = next(r for r in climb(cluster).rungs if r.state == "Held")
+    for verdict, named in (("", "no verdict"), ("sha256:" + "0" * 64, "another verdict")):
+        with_spec(cluster, approvals=({"rung": held.name, "verdict": verdict},))
+        condition = climb(cluster).condition("AwaitingApproval")
+        assert condition.status == "True"
+        assert f"the approval given names {named} and has no effect" in condition.message
+        assert condition.message.endswith(held.verdict.digest)
+    with_spec(cluster, approvals=({"rung": held.name, "verdict": held.verdict.digest},))
+    assert next(r for r in climb(cluster).rungs if r.name == held.name).state == "Promoted"
+
+
 def test_manual_promotion_waits_at_every_rung(manifest):
     cluster = SimulatedCluster(manifest(gate={"warmupRungs": 3, "promotion": "Manual"}))
     for name in "abc":
