@@ -185,8 +185,14 @@ def test_a_reward_model_is_paid_for_the_better_answer_alone() -> None:
         assert model.loss(pairs).item() == pytest.approx(right.item(), rel=1e-5)
 
 
-def test_an_untrained_reward_model_guesses() -> None:
-    assert Scorer(SHAPE.changed(scalar_head=True), 16, 0).loss(tokens_of(4, 17)).item() == pytest.approx(math.log(2))
+def test_an_untrained_reward_model_guesses_and_has_somewhere_to_go() -> None:
+    model = Scorer(SHAPE.changed(scalar_head=True), 16, 0)
+    pairs = tokens_of(4, 17)
+    pairs[:, 15:] = torch.tensor([END, ~END])  # every answer ends alike
+    loss = model.loss(pairs)
+    assert loss.item() == pytest.approx(math.log(2))
+    loss.backward()
+    assert model.blocks[0].projection.grad.abs().max() > 0
 
 
 def test_mu_transfer_is_the_standard_model_at_its_base_width() -> None:

@@ -49,7 +49,7 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block(shape, generator, attend, scale) for _ in range(shape.layers))
         self.norm = nn.Parameter(torch.ones(shape.width))
         if shape.scalar_head:
-            self.output = nn.Parameter(torch.zeros(1, shape.width))
+            self.output = _matrix(generator, 1, shape.width, base_width)  # of zeros no gradient would come
         elif not shape.tied_embeddings:
             self.output = _matrix(generator, shape.vocabulary, shape.width, base_width)
         self.logit_factor = base_width / shape.width if base_width else 1.0

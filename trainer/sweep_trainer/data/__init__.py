@@ -13,6 +13,7 @@ from sweep_analysis.recipe import Training
 from sweep_trainer.data.batches import Prepared
 from sweep_trainer.data.shards import open_prepared as open_sources
 from sweep_trainer.data.shards import prepare as prepare_sources
+from sweep_trainer.data.tasks import questions_of
 from sweep_trainer.data.text import open_prepared as open_text
 from sweep_trainer.data.text import prepare as prepare_text
 from sweep_trainer.data.text import split
@@ -23,9 +24,11 @@ __all__ = ["Prepared", "open_prepared", "prepare", "split"]
 def prepare(training: Training, root: Path, cache: Path) -> Prepared:
     """Read the recipe's data, check it, and put its tokens into the cache unless they are there already.
 
-    `root` is where relative paths start. Raises DataError when the data cannot be used.
+    `root` is where relative paths start. Raises DataError when the data, or a task of
+    the evaluation, cannot be used.
     """
     training = training.rooted(root)
+    questions_of(training)
     return prepare_sources(training, cache) if training.data.sources else prepare_text(training, cache)
 
 
