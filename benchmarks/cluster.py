@@ -31,10 +31,10 @@ import psutil
 from cluster_world import NAMESPACE, free_port
 
 from sweep_operator.clusters.kubernetes.client import Api
-from sweep_operator.clusters.kubernetes.resources import JOBS, RUNS, SWEEPS
+from sweep_operator.clusters.kubernetes.resources import JOBS, RUN_LABEL, RUNS, SWEEPS
 
 RESULTS = Path(__file__).parent / "results" / "cluster.json"
-ANNOTATIONS = {"simulated/outcome": "Succeeded", "simulated/after": "1s"}
+ANNOTATIONS = {"simulated/outcome": "Succeeded", "simulated/after": "3s"}
 
 
 @dataclass
@@ -200,9 +200,9 @@ def throughput(runs: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name, running(Path(name), workloads=True) as (plane, api):
         bare = _bare(api, runs)
         per_sweep = 60
-        sizes = ("15K", "17K", "20K", "24K")
+        sizes = ("20K", "27K", "46K", "67K")
         first = [{"parameters": s, "tokensPerParameter": [10, 20], "seeds": list(range(15))} for s in sizes]
-        rungs = [{"name": "a", "runs": first}, *world.manifest("", 1)["spec"]["ladder"]["rungs"][2:]]
+        rungs = [{"name": "a", "runs": first}, *world.manifest("", 1)["spec"]["ladder"]["rungs"][4:]]
         template = {"metadata": {"annotations": ANNOTATIONS}}
         documents = [
             world.manifest(
@@ -220,23 +220,27 @@ def throughput(runs: int) -> dict[str, Any]:
         pool = ThreadPoolExecutor(8)
 
         def learn_run(kind: str, run: Any) -> None:
-            run_name, status = run["metadata"]["name"], run.get("status", {})
+            run_name = run["metadata"]["name"]
             known[run_name] = run
-            if status.get("attempt") == 1 and run_name not in reported:
-                reported.add(run_name)
-                pool.submit(world.report, api, run, 1)
-            if status.get("state") == "Succeeded":
+            if run.get("status", {}).get("state") == "Succeeded":
                 succeeded.setdefault(run_name, time.monotonic())
+
+        def learn_job(kind: str, job: Any) -> None:
+            run_name = job["metadata"].get("labels", {}).get(RUN_LABEL)
+            if run_name and run_name not in reported:
+                reported.add(run_name)
+                pool.submit(world.report, api, known[run_name], 1)
 
         with operator(plane, Path(name)) as process:
             process.entry(r"caught up")
             world.Follower(api, RUNS.path(NAMESPACE), learn_run)
-            before = process.calls()
+            world.Follower(api, JOBS.path(NAMESPACE), learn_job)
+            before, cpu = process.calls(), process.cpu_seconds()
             began = time.monotonic()
             for document in documents:
                 api.create(SWEEPS.path(NAMESPACE), document)
             _until(lambda: len(succeeded) == runs, 300)
-            through = max(succeeded.values()) - began
+            through, cpu = max(succeeded.values()) - began, process.cpu_seconds() - cpu
             time.sleep(2)
             calls = process.calls() - before
         return {
@@ -245,6 +249,7 @@ def throughput(runs: int) -> dict[str, Any]:
             "throughSweepsSeconds": round(through, 1),
             "ratio": round(through / bare, 2),
             "barePerSecond": round(runs / bare, 1),
+            "operatorCpuMillisecondsPerRun": round(1000 * cpu / runs, 1),
             "callsPerRun": _per_run(calls, runs),
         }
 

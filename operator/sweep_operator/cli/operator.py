@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--policy", metavar="FILE", type=Path, help="the platform's policy (YAML)")
     parser.add_argument("--trainer-image", metavar="IMAGE", help="image of the project's own trainer")
     parser.add_argument("--reporter-image", metavar="IMAGE", help="image of the reporter beside other trainers")
-    parser.add_argument("--workers", metavar="N", type=int, default=4, help="passes at once (default: 4)")
+    parser.add_argument("--workers", metavar="N", type=int, default=16, help="passes at once (default: 16)")
     parser.add_argument(
         "--lease-name", metavar="NAME", default="scalingsweep-operator", help="default: scalingsweep-operator"
     )
