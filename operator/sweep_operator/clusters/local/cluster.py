@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sweep_analysis.recipe import Training, resolve
+from sweep_analysis.recipe import resolve
 from sweep_analysis.rung import RunOrder
 from sweep_operator.api import RunStatus, ScalingRun, ScalingSweep, SweepStatus
 from sweep_operator.clusters import ABSENT, PAUSED, Cause, Ending, Event, Workload, WorkloadState
@@ -198,7 +198,7 @@ class LocalCluster:
             name=name,
             attempt=job.attempt,
             run=job.run.spec.run,
-            training=with_absolute_paths(job.sweep.spec.training, self.root),
+            training=job.sweep.spec.training.rooted(self.root),
             config_digest=job.run.spec.config_digest,
             storage=str(folder / "storage"),
             report=str(folder / "report"),
@@ -316,9 +316,3 @@ class LocalCluster:
                     f" {job.bytes / 2**30:.1f} GiB and {self._memory / 2**30:.1f} GiB were free",
                 )
             )
-
-
-def with_absolute_paths(training: Training, root: Path) -> Training:
-    """The recipe with its data files named in full, so that a trainer finds them from anywhere."""
-    files = tuple(str((root / file).resolve()) for file in training.data.files)
-    return training.model_copy(update={"data": training.data.model_copy(update={"files": files})})
