@@ -8,6 +8,9 @@ SHARED ?= $(or $(SCALINGSWEEP_SHARED),../shared)
 # Tests at once: each ladder in a test trains two models at a time.
 JOBS ?= 2
 
+# What the images install, and what the tests run with, in the same versions.
+PIN := $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-header pyproject.toml
+
 .PHONY: help setup demo test control-plane quick lint crds chart format lock figures clean
 
 help: ## show the targets
@@ -52,7 +55,9 @@ format: setup ## rewrite the sources in the project's style
 	@$(BIN)/ruff format .
 
 lock: setup ## pin the newest versions that fit pyproject.toml
-	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-header --all-extras pyproject.toml -o requirements/dev.txt
+	@$(PIN) $(addprefix --extra ,operator trainer huggingface tiktoken report tables demo s3 gs dev) -o requirements/dev.txt
+	@$(PIN) --extra operator --extra report -o requirements/operator.txt -c requirements/dev.txt
+	@$(PIN) $(addprefix --extra ,trainer tiktoken s3 gs) -o requirements/trainer.txt -c requirements/dev.txt
 
 figures: setup ## every figure of the docs anew (about half an hour; run it on an idle machine)
 	@$(BIN)/python benchmarks/published.py $(SHARED)/data --write docs/published.md

@@ -88,7 +88,7 @@ class ReportTo(Document):
 
     tensorboard: str | None = Field(default=None, min_length=1, max_length=1024)
     """Folder of the event files."""
-    mlflow: str | None = Field(default=None, min_length=1, max_length=1024)
+    mlflow: str | None = Field(default=None, max_length=1024, pattern=r"^https?://[^\s]+$")
     """Tracking address; the experiment is the sweep's run name."""
     wandb: str | None = Field(default=None, min_length=1, max_length=128)
     """Project; the key comes from the environment (WANDB_API_KEY)."""

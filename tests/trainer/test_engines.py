@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from several import LENGTH, SEQUENCES, Case, batch, together, warm
+from several_ranks import LENGTH, SEQUENCES, Case, batch, together, warm
 from tiny_run import failure_of, written
 
 from sweep_analysis.execution import DeepSpeed

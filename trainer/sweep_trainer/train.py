@@ -39,6 +39,7 @@ from sweep_trainer.initial import digest_of_start
 from sweep_trainer.interruption import Interrupted, Interruption
 from sweep_trainer.meter import Meter, memory_bytes
 from sweep_trainer.outcome import configuration, put_configuration, put_export, record_of, told
+from sweep_trainer.outlets import Outlets
 from sweep_trainer.report import Report, now
 from sweep_trainer.schedule import Segment, learning_rate, segments
 from sweep_trainer.spike import SpikeWatch, batch_of
@@ -94,6 +95,8 @@ def run(
         if done:
             log.info("all records were measured by earlier attempts")
             return
+        outlets = Outlets(order.training.report_to if ranks.first else None, order)
+        stack.callback(outlets.close)
         data = open_prepared(order.training, Path(order.cache))
         engine = engine_for(order, hyper, ranks)
         if engine.parameters != order.run.parameters:
@@ -107,25 +110,25 @@ def run(
         if ranks.first:
             put_configuration(storage, configuration(order, hyper, data, engine, ranks.world))
         stall = order.training.stall_seconds or (PATIENCE_SECONDS if ranks.world > 1 else None)
-        with StallAlarm(stall) as alarm:
-            loop = _Loop(
-                order,
-                hyper,
-                plan,
-                steps,
-                data,
-                engine,
-                evaluator,
-                interruption,
-                report,
-                begun,
-                ranks,
-                storage,
-                folder,
-                recorded,
-            )
-            loop.alarm = alarm
-            loop.run()
+        alarm = stack.enter_context(StallAlarm(stall))
+        _Loop(
+            order,
+            hyper,
+            plan,
+            steps,
+            data,
+            engine,
+            evaluator,
+            interruption,
+            report,
+            begun,
+            ranks,
+            storage,
+            folder,
+            recorded,
+            outlets,
+            alarm,
+        ).run()
 
 
 def _recorded(order: RunOrder, report: Report | None, ranks: Ranks) -> set[int]:
@@ -164,7 +167,8 @@ class _Loop:
     """Of this machine: the curve grows here."""
     recorded: set[int]
     """Token counts whose records are there."""
-    alarm: StallAlarm = field(default_factory=lambda: StallAlarm(None))
+    outlets: Outlets
+    alarm: StallAlarm
     trunk: State | None = None
     training_seconds: float = 0.0
     left_out: tuple[tuple[int, int], ...] = ()
@@ -452,4 +456,6 @@ class _Loop:
             "trainingSeconds": self.training_seconds + self.meter.seconds,
             "lastUpdated": now(),
         }
-        self.report.progress(Progress.model_validate(progress | self._last))
+        said = Progress.model_validate(progress | self._last)
+        self.report.progress(said)
+        self.outlets.progress(said)

@@ -1,0 +1,258 @@
+"""Checkpoints: whole or not at all, beside training, to any address, through storage that fails."""
+
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_run import failure_of, losses_of, moved, written
+
+from sweep_analysis.execution import Checkpoints as Policy
+from sweep_analysis.record import ExitStatus, FailureReason
+from sweep_analysis.rung import RunOrder
+from sweep_trainer import storage as storages
+from sweep_trainer.__main__ import train
+from sweep_trainer.checkpoint import Checkpoint, Checkpoints, Position
+from sweep_trainer.engines.ranks import Ranks
+from sweep_trainer.engines.state import keeper
+from sweep_trainer.failure import RunError
+from sweep_trainer.interruption import Interrupted, Interruption
+from sweep_trainer.report import Report
+from sweep_trainer.storage import Folder, Storage, probe, storage_at
+from sweep_trainer.train import run
+
+IDENTITY = "this run"
+
+
+def checkpoint(executed: int) -> Checkpoint:
+    state = {f"weight-{i}": np.full((2, 3), executed + i, np.float32) for i in range(6)}
+    return Checkpoint(Position(1, executed, executed, 1.5), state, {"weight-0": np.zeros(3, np.float32)})
+
+
+def saved(storage: Storage, executed: int, **options: object) -> None:
+    checkpoints = Checkpoints(storage, IDENTITY, **options)  # type: ignore[arg-type]
+    checkpoints.write(checkpoint(executed))
+    checkpoints.settle()
+
+
+def part(executed: int, ranks: Ranks) -> Checkpoint:
+    whole = checkpoint(executed)
+    mine = {name: t for name, t in whole.state.items() if keeper(name, ranks.world) == ranks.rank}
+    return Checkpoint(whole.position, mine, None)
+
+
+class Rank(Ranks):
+    """One rank's view without the others: what the first says is known to all, and nobody objects."""
+
+    def most(self, *values: int) -> tuple[int, ...]:
+        return values
+
+
+def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
+    saved(Folder(tmp_path), 7)
+    found = next(Checkpoints(Folder(tmp_path), IDENTITY).read())
+    assert found.position == Position(1, 7, 7, 1.5)
+    assert {name: t.tolist() for name, t in found.state.items()} == {
+        name: t.tolist() for name, t in checkpoint(7).state.items()
+    }
+    assert found.trunk is not None
+    assert list(found.trunk) == ["weight-0"]
+
+
+def test_the_newest_stay_and_of_the_older_ones_the_first_in_every_so_many_steps(tmp_path: Path) -> None:
+    for executed in range(10, 110, 10):
+        saved(Folder(tmp_path), executed, policy=Policy(keep=3, keep_every_steps=40))
+    kept = sorted(int(path.stem.split("-")[1]) for path in tmp_path.iterdir())
+    assert kept == [10, 40, 80, 90, 100]
+
+
+def test_parts_of_several_ranks_make_one_checkpoint_that_any_number_of_ranks_reads(tmp_path: Path) -> None:
+    for rank in range(3):
+        ranks = Rank(rank, 3)
+        writer = Checkpoints(Folder(tmp_path), IDENTITY, ranks)
+        assert not list(Checkpoints(Folder(tmp_path), IDENTITY).read())  # not whole yet
+        writer.write(part(5, ranks))
+        writer.settle()
+    alone = next(Checkpoints(Folder(tmp_path), IDENTITY).read())
+    assert sorted(alone.state) == sorted(checkpoint(5).state)
+    first = next(Checkpoints(Folder(tmp_path), IDENTITY, Rank(0, 2)).read())
+    assert set(first.state) == {name for name in checkpoint(5).state if keeper(name, 2) == 0}
+
+
+@pytest.mark.parametrize("damage", ["a flipped bit", "cut short", "another identity", "a part is gone"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved(Folder(tmp_path), 1)
+    newest = tmp_path / "checkpoint-000000002.safetensors"
+    saved(Folder(tmp_path), 2)
+    content = bytearray(newest.read_bytes())
+    content[-5] ^= 1
+    if damage == "a flipped bit":
+        newest.write_bytes(content)
+    elif damage == "cut short":
+        newest.write_bytes(content[:200])
+    elif damage == "another identity":
+        newest.unlink()
+        other = Checkpoints(Folder(tmp_path), "another run")
+        other.write(checkpoint(2))
+        other.settle()
+    else:
+        newest.rename(tmp_path / "checkpoint-000000002.1-of-2.safetensors")
+    assert [found.position.executed for found in Checkpoints(Folder(tmp_path), IDENTITY).read()] == [1]
+    assert ("is not used" in caplog.text) == (damage != "a part is gone")
+
+
+class Moody(Folder):
+    """A folder whose server is away until it is told to come back."""
+
+    def __init__(self, path: Path, number: int = errno.EIO) -> None:
+        super().__init__(path)
+        self.away = threading.Event()
+        self.number = number
+        self.refused = 0
+
+    def put(self, name: str, content: bytes) -> None:
+        if self.away.is_set():
+            self.refused += 1
+            raise OSError(self.number, os.strerror(self.number), name)
+        super().put(name, content)
+
+
+def test_storage_that_fails_for_a_while_costs_no_checkpoint_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two minutes of failing, on a clock that runs a hundred times as fast."""
+    monkeypatch.setattr(storages.time, "sleep", lambda seconds: _REAL_SLEEP(seconds / 100))
+    moody = Moody(tmp_path)
+    moody.away.set()
+    checkpoints = Checkpoints(moody, IDENTITY)
+    checkpoints.write(checkpoint(3))  # returns: training goes on
+    _wait_for(lambda: moody.refused >= 8)  # 0.25 + 0.5 + … + 15 s: about a minute and a half of pauses
+    assert checkpoints.busy
+    moody.away.clear()
+    checkpoints.settle()
+    assert [found.position.executed for found in Checkpoints(moody, IDENTITY).read()] == [3]
+
+
+def test_a_full_disk_is_told_at_once(tmp_path: Path) -> None:
+    moody = Moody(tmp_path, errno.ENOSPC)
+    moody.away.set()
+    checkpoints = Checkpoints(moody, IDENTITY)
+    checkpoints.write(checkpoint(3))
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.settle()
+    assert moody.refused == 1
+
+
+_REAL_SLEEP = time.sleep
+
+
+def _wait_for(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        _REAL_SLEEP(0.02)
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """A real S3 server on loopback, and a bucket on it."""
+    pytest.importorskip("s3fs", reason="the extra `s3` is not installed")
+    pytest.importorskip("moto", reason="moto's server is not installed")
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    os.environ |= environment
+    try:
+        _wait_for(lambda: _listens(port))
+        import fsspec
+
+        fsspec.filesystem("s3").mkdir("bucket")
+        yield "s3://bucket"
+    finally:
+        for name in environment:
+            del os.environ[name]
+        server.kill()
+        server.wait()
+
+
+def _listens(port: int) -> bool:
+    with closing(socket.socket()) as attempt:
+        return attempt.connect_ex(("127.0.0.1", port)) == 0
+
+
+class AfterLooks(Interruption):
+    """Asks the run to stop at the n-th time that it looks."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.left = looks
+
+    @property
+    def requested(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.mark.slow
+def test_a_run_on_s3_that_is_stopped_goes_on_there_and_ends_with_the_same_digits(
+    order: RunOrder, tmp_path: Path, s3: str
+) -> None:
+    run(order, Interruption(), Report(order), begun=time.monotonic())
+    remote = moved(order, tmp_path / "remote").changed(storage=f"{s3}/run-1")
+    with pytest.raises(Interrupted):
+        run(remote, AfterLooks(50), Report(remote), begun=time.monotonic())
+    second = remote.changed(attempt=2)
+    run(second, Interruption(), Report(second), begun=time.monotonic())
+    assert losses_of(second) == losses_of(order)
+    storage = storage_at(remote.storage)
+    assert {"curve.jsonl", *(f"model-{tokens}.safetensors" for tokens in order.run.tokens)} <= set(storage.names())
+    curve = [json.loads(line) for line in storage.get("curve.jsonl").splitlines()]
+    assert [point["step"] for point in curve] == list(range(1, 73))
+
+
+@pytest.mark.slow
+def test_a_bucket_that_is_not_there_is_named_before_the_first_step(order: RunOrder, s3: str) -> None:
+    nowhere = order.changed(storage="s3://no-such-bucket/run-1")
+    assert train(str(written(nowhere))) == ExitStatus.BAD_CONFIGURATION
+    failure = failure_of(nowhere)
+    assert failure.reason is FailureReason.BAD_CONFIGURATION
+    assert "s3://no-such-bucket/run-1/ cannot be used as storage" in failure.message
+
+
+def test_an_address_of_an_unknown_kind_is_refused_in_one_sentence() -> None:
+    with pytest.raises(RunError, match="storage at ftps-like://somewhere"):
+        storage_at("ftps-like://somewhere")
+
+
+def test_objects_of_any_address_that_fsspec_knows_are_put_listed_read_and_removed() -> None:
+    storage = storage_at("memory://runs/one")
+    probe(storage)
+    storage.put("a", b"1")
+    assert (storage.names(), storage.get("a")) == (["a"], b"1")
+    storage.remove("a")
+    storage.remove("a")
+    assert storage.names() == []
+    with pytest.raises(FileNotFoundError):
+        storage.get("a")

@@ -1,0 +1,127 @@
+"""What a run survives: spikes of the loss, processes that hang or are lost, a driver that is told to stop."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_run import curve_of, losses_of, moved
+
+from sweep_analysis.execution import Spikes
+from sweep_analysis.record import FailureReason, Progress
+from sweep_analysis.rung import RunOrder
+from sweep_trainer.engines.plain import PlainTorch
+from sweep_trainer.failure import RunError
+from sweep_trainer.interruption import Interruption
+from sweep_trainer.report import Report
+from sweep_trainer.spike import SpikeWatch, batch_of
+from sweep_trainer.train import run
+
+
+def carried_out(order: RunOrder) -> None:
+    run(order, Interruption(), Report(order), begun=time.monotonic())
+
+
+def test_a_loss_far_above_the_last_ones_is_a_spike_and_no_number_always_is() -> None:
+    watch = SpikeWatch(Spikes(factor=1.5))
+    assert watch.objection(float("nan")) == "the loss is nan"
+    assert all(watch.objection(3.0) is None for _ in range(20))
+    assert watch.objection(4.4) is None
+    assert "times the mean of the last 21 steps" in (watch.objection(5.0) or "")
+    assert watch.objection(3.0) is None
+
+
+def test_a_young_run_may_rise() -> None:
+    watch = SpikeWatch(Spikes(factor=1.1))
+    assert [watch.objection(loss) for loss in (3.0, 4.0, 5.0)] == [None, None, None]
+
+
+def test_batches_that_are_left_out_move_every_later_step_on() -> None:
+    assert [batch_of(step, ()) for step in (0, 5)] == [0, 5]
+    assert [batch_of(step, ((4, 3), (6, 1))) for step in (3, 4, 5, 6, 7)] == [3, 7, 8, 10, 11]
+
+
+def poisoned(monkeypatch: pytest.MonkeyPatch, times: int) -> list[int]:
+    """Make the tenth batch of the run, as often as it comes, and others up to `times`, give no number."""
+    step = PlainTorch.step
+    measured = PlainTorch.measured
+    seen: list[int] = []
+    bad: list[bool] = []
+
+    def stepping(self: PlainTorch, batch: object, rate: float) -> None:
+        key = hash(batch.tobytes())  # type: ignore[attr-defined]
+        if len(seen) < times and len(bad) >= 10 and key not in seen:
+            seen.append(key)
+        bad.append(key in seen)
+        step(self, batch, rate)  # type: ignore[arg-type]
+
+    def measuring(self: PlainTorch) -> list[tuple[float, float]]:
+        pairs = measured(self)
+        last = bad[-len(pairs) :] if pairs else []
+        return [(float("nan") if broken else loss, norm) for broken, (loss, norm) in zip(last, pairs, strict=True)]
+
+    monkeypatch.setattr(PlainTorch, "step", stepping)
+    monkeypatch.setattr(PlainTorch, "measured", measuring)
+    monkeypatch.setattr("sweep_trainer.train._TICK_SECONDS", 0.0)
+    return seen
+
+
+def test_after_a_nan_the_run_goes_back_leaves_the_batches_out_counts_it_and_ends_well(
+    order: RunOrder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    training = order.training.changed(spikes=Spikes(), checkpoint_seconds=0.5)
+    order = order.changed(training=training)
+    poisoned(monkeypatch, times=1)
+    carried_out(order)
+    assert [point["step"] for point in curve_of(order)] == list(range(1, 73))
+    progress = Progress.model_validate_json((Path(order.report) / "progress.json").read_bytes())
+    assert progress.rewinds == 1
+    assert "the loss is nan" in caplog.text
+
+
+def test_more_spikes_than_the_recipe_allows_are_divergence(order: RunOrder, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = order.changed(training=order.training.changed(spikes=Spikes(at_most=2)))
+    poisoned(monkeypatch, times=3)
+    with pytest.raises(RunError, match="after 2 rewinds") as caught:
+        carried_out(order)
+    assert caught.value.reason is FailureReason.DIVERGED
+
+
+def test_watching_for_spikes_changes_no_digit_of_a_run_without_them(order: RunOrder, tmp_path: Path) -> None:
+    watched = moved(order, tmp_path / "watched", training=order.training.changed(spikes=Spikes(factor=100)))
+    for one in (order, watched):
+        carried_out(one)
+    assert losses_of(watched) == losses_of(order)
+    assert curve_of(watched) == curve_of(order)
+
+
+def test_a_process_that_hangs_writes_its_stacks_and_ends() -> None:
+    script = (
+        "import time\nfrom sweep_trainer.stall import StallAlarm\n"
+        "def waiting_for_a_rank_that_is_gone():\n    time.sleep(60)\n"
+        "with StallAlarm(0.5) as alarm:\n    alarm.alive()\n    waiting_for_a_rank_that_is_gone()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "waiting_for_a_rank_that_is_gone" in done.stderr
+
+
+def test_the_alarm_is_off_once_training_is_over() -> None:
+    script = (
+        "import time\nfrom sweep_trainer.stall import StallAlarm\nwith StallAlarm(0.5):\n    pass\ntime.sleep(1)\n"
+        "with StallAlarm(None):\n    time.sleep(0.1)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == 0
+
+
+def test_progress_says_what_a_run_takes(order: RunOrder) -> None:
+    carried_out(order)
+    progress = json.loads((Path(order.report) / "progress.json").read_text())
+    assert progress["memoryBytes"] > 1e7
+    assert 0 <= progress["dataWait"] <= 1
+    assert progress["gradientNorm"] > 0
+    assert progress["learningRate"] > 0
+    assert "mfu" not in progress  # no peak is known of a CPU
+    assert "rewinds" not in progress
