@@ -1,8 +1,9 @@
-"""What an own trainer hands in, and how it becomes a record set: one JSON document, checked and filled in.
+"""What an own trainer hands in, and how it becomes a record set: one JSON document, filled in and checked.
 
-Owns the document's schema, its limits, and every sentence of a refusal. A trainer states what only it can know (the
-loss, at how many tokens); the run's identity and its plain numbers come from `Due`. A statement that contradicts them
-is refused, never corrected. Our own trainer's record sets are documents of this form with nothing left out.
+Owns the document's form, its limits, and every sentence of a refusal. A trainer states what only it can know (the loss,
+at how many tokens); the run's identity and its plain numbers come from `Due`. A statement that contradicts them is
+refused, never corrected. What is filled in is then a `RecordSet` or not: there is no second list of fields here, and
+our own trainer's record sets are documents of this form with nothing left out.
 """
 
 import base64
@@ -10,18 +11,18 @@ import binascii
 import json
 import zlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from sweep_analysis.document import Document
 from sweep_analysis.flops import six_nd
-from sweep_analysis.record import Curve, Failure, FailureReason, Progress, Record, RecordSet
+from sweep_analysis.record import FailureReason, Progress, Record, RecordSet
 from sweep_analysis.rung import Purpose
 
 LARGEST_BYTES = 64 * 1024
 DEEPEST = 16
-"""A document of this form has five levels."""
+"""A document of this form has six levels."""
 TERMINATION_BYTES = 4096
 """What Kubernetes keeps of a container's termination message."""
 COMPRESSED = "zlib:"
@@ -29,89 +30,31 @@ COMPRESSED = "zlib:"
 UNSTATED = "unstated"
 """Digest of a validation set or tokenizer that the trainer did not name; comparable with its like alone."""
 
+_REQUIRED = {
+    "Record": ["tokens", "loss"],
+    "RunReference": [],
+    "ParameterCounts": [],
+    "FlopCounts": [],
+    "Failure": ["message"],
+    "Progress": ["step", "steps"],
+}
+"""What must be stated of each part; all else is filled in."""
 
-class OwnRun(Document):
-    """Which run the document is about; what is given must be this very run."""
-
-    uid: str | None = Field(default=None, max_length=64)
-    attempt: int | None = Field(default=None, ge=1)
-    config_digest: str | None = Field(default=None, max_length=80)
-
-
-class OwnParameters(Document):
-    """N by up to three conventions; total is the run's own number."""
-
-    total: int | None = Field(default=None, gt=0)
-    non_embedding: int | None = Field(default=None, gt=0)
-    active: int | None = Field(default=None, gt=0)
+JSON = dict[str, Any]
+D = TypeVar("D", bound=Document)
 
 
-class OwnFlops(Document):
-    """C, training FLOPs up to the record."""
-
-    six_nd: float | None = Field(default=None, gt=0, alias="sixND")
-    detailed: float | None = Field(default=None, gt=0)
-
-
-class OwnRecord(Document):
-    """One measured point; everything but tokens and loss may be left out."""
-
-    tokens: int = Field(gt=0)
-    """D, training tokens seen; one of those in SCALINGSWEEP_TOKENS."""
-    loss: float = Field(gt=0)
-    """Validation cross-entropy, nats per token."""
-    api_version: Literal["scalingsweep.dev/record-v1"] = "scalingsweep.dev/record-v1"
-    run: OwnRun = OwnRun()
-    purpose: Purpose | None = None
-    parameters: OwnParameters = OwnParameters()
-    unique_tokens: int | None = Field(default=None, gt=0)
-    """Distinct training tokens among them; all of them when left out."""
-    epochs: float | None = Field(default=None, gt=0)
-    flops: OwnFlops = OwnFlops()
-    seed: int | None = Field(default=None, ge=0)
-    validation_digest: str = Field(default=UNSTATED, max_length=80)
-    """Any text that changes with the validation set; records with different ones are never compared."""
-    tokenizer_digest: str = Field(default=UNSTATED, max_length=80)
-    gpu_seconds: float | None = Field(default=None, ge=0)
-    curve: Curve | None = None
-    trainer_version: str = Field(default=UNSTATED, max_length=64)
-    finished_at: str | None = Field(default=None, max_length=40)
-
-
-class OwnProgress(Document):
-    """Where the run stands."""
-
-    step: int = Field(ge=0)
-    steps: int = Field(ge=1)
-    tokens: int | None = Field(default=None, ge=0)
-    loss: float | None = None
-    tokens_per_second: float = Field(default=0.0, ge=0)
-    eta_seconds: float | None = Field(default=None, ge=0)
-
-
-class OwnFailure(Document):
-    """Why there will be no (more) records."""
-
-    attempt: int | None = Field(default=None, ge=1)
-    reason: FailureReason = FailureReason.CRASHED
-    message: str = Field(max_length=1024)
-    node: str = Field(default="", max_length=253)
-    at: str = Field(default="", max_length=40)
-
-
-class OwnReport(Document):
-    """The document. Each writing of it is complete and stands for all that the attempt has to say."""
-
-    attempt: int | None = Field(default=None, ge=1)
-    records: tuple[OwnRecord, ...] = Field(default=(), max_length=16)
-    progress: OwnProgress | None = None
-    failure: OwnFailure | None = None
-
-
-def schema() -> dict[str, Any]:
+def schema() -> JSON:
     """The document's JSON schema, for editors and for trainers that check themselves."""
-    form = OwnReport.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **form, "title": "Report of an own trainer"}
+    form = RecordSet.model_json_schema(by_alias=True)
+    progress = Progress.model_json_schema(by_alias=True)
+    parts = {**form.pop("$defs"), **progress.pop("$defs", {}), "Progress": progress}
+    for name, required in _REQUIRED.items():
+        parts[name]["required"] = required
+    form["properties"]["progress"] = {"$ref": "#/$defs/Progress", "description": progress["description"]}
+    form["required"] = []
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Report of an own trainer"}
+    return {**form, **head, "$defs": parts}
 
 
 class ReportRefused(ValueError):  # noqa: N818 - a finding about the input, not a fault of the program
@@ -144,35 +87,20 @@ def read_report(content: bytes, due: Due, *, now: str, gpu_seconds: float = 0.0)
 
     Raises ReportRefused.
     """
-    try:
-        document = OwnReport.model_validate_json(
-            json.dumps(_parsed(content)), strict=True, by_alias=True, by_name=False
-        )
-    except ValidationError as error:
-        raise ReportRefused(_first_fault(error)) from None
-    _same("attempt", document.attempt, due.attempt)
-    records = tuple(
-        _record(stated, due, f"records[{i}]", now, gpu_seconds) for i, stated in enumerate(document.records)
-    )
-    if len({record.tokens for record in records}) < len(records):
-        raise ReportRefused("records: two records have the same tokens; keep one of them")
-    failure = None
-    if document.failure is not None:
-        _same("failure.attempt", document.failure.attempt, due.attempt)
-        stated_failure = {**dict(document.failure), "attempt": due.attempt, "at": document.failure.at or now}
-        failure = Failure.model_validate(stated_failure)
-    progress = None
-    if document.progress is not None:
-        done = min(1.0, document.progress.step / document.progress.steps)
-        tokens = document.progress.tokens
-        stated_progress = {
-            **dict(document.progress),
-            "attempt": due.attempt,
-            "tokens": round(done * max(due.tokens)) if tokens is None else tokens,
-            "last_updated": now,
-        }
-        progress = Progress.model_validate(stated_progress)
-    return Reported(RecordSet(attempt=due.attempt, records=records, failure=failure), progress)
+    stated = _parsed(content)
+    if not isinstance(stated, dict):
+        raise ReportRefused('the document is no JSON object; write {"records": [{"tokens": …, "loss": …}]}')
+    stated_progress = stated.pop("progress", None)
+    known: JSON = {"attempt": due.attempt, "records": []}
+    if isinstance(stated.get("records"), list):
+        stated["records"] = [_over(_known_of(record, due, now, gpu_seconds), record) for record in stated["records"]]
+    if isinstance(stated.get("failure"), dict):
+        stated["failure"] = {"attempt": due.attempt, "reason": FailureReason.CRASHED, "at": now, **stated["failure"]}
+    records = _as(RecordSet, {**known, **stated})
+    _check(records, due)
+    if stated_progress is None:
+        return Reported(records)
+    return Reported(records, _progress(stated_progress, due, now))
 
 
 def read_termination_message(text: str, due: Due, *, now: str) -> Reported | None:
@@ -187,52 +115,95 @@ def read_termination_message(text: str, due: Due, *, now: str) -> Reported | Non
         except (binascii.Error, zlib.error, ValueError) as error:
             raise ReportRefused(f"the termination message is damaged: {error}") from None
         return read_report(content, due, now=now)
-    if not text.startswith("{") or not any(f'"{field}"' in text for field in OwnReport.model_fields):
+    if not text.startswith("{") or not any(f'"{part}"' in text for part in ("records", "failure")):
         return None  # also what Kubernetes takes from the log of a container that left no message: JSON lines, maybe
     return read_report(text.encode(errors="replace"), due, now=now)
 
 
-def _record(stated: OwnRecord, due: Due, where: str, now: str, gpu_seconds: float) -> Record:
-    _same(f"{where}.run.uid", stated.run.uid, due.uid)
-    _same(f"{where}.run.configDigest", stated.run.config_digest, due.config_digest)
-    _same(f"{where}.purpose", stated.purpose, due.purpose)
-    _same(f"{where}.parameters.total", stated.parameters.total, due.parameters)
-    _same(f"{where}.seed", stated.seed, due.seed)
-    attempt = stated.run.attempt or due.attempt
-    if attempt > due.attempt:
-        raise ReportRefused(f"{where}.run.attempt is {attempt}; this is attempt {due.attempt}")
-    if stated.tokens not in due.tokens:
+def _known_of(stated: Any, due: Due, now: str, gpu_seconds: float) -> JSON:
+    """A record with what is known of it without its trainer; from what was stated only the counts that others need."""
+    record = stated if isinstance(stated, dict) else {}
+    tokens = _count(record.get("tokens"), 1)
+    unique = _count(record.get("uniqueTokens"), tokens)
+    flops = six_nd(due.parameters, tokens)
+    return {
+        "run": {"uid": due.uid, "attempt": due.attempt, "configDigest": due.config_digest},
+        "purpose": due.purpose,
+        "parameters": {"total": due.parameters, "nonEmbedding": due.parameters, "active": due.parameters},
+        "uniqueTokens": unique,
+        "epochs": max(1.0, tokens / unique),
+        "flops": {"sixND": flops, "detailed": flops},
+        "seed": due.seed,
+        "validationDigest": UNSTATED,
+        "tokenizerDigest": UNSTATED,
+        "gpuSeconds": gpu_seconds,
+        "trainerVersion": UNSTATED,
+        "finishedAt": now,
+    }
+
+
+def _count(value: Any, otherwise: int) -> int:
+    return value if isinstance(value, int) and 0 < value < 10**30 else otherwise
+
+
+def _over(known: JSON, stated: Any) -> Any:
+    """What was stated, over what is known; objects field by field."""
+    if not isinstance(stated, dict):
+        return stated
+    both = {name: _over(known[name], stated[name]) for name in known.keys() & stated.keys() if name in _PARTS}
+    return {**known, **stated, **both}
+
+
+_PARTS = ("run", "parameters", "flops")
+
+
+def _check(records: RecordSet, due: Due) -> None:
+    """Refuse what contradicts the run. Raises ReportRefused."""
+    _same("attempt", records.attempt, due.attempt)
+    if records.failure is not None:
+        _same("failure.attempt", records.failure.attempt, due.attempt)
+    for place, record in enumerate(records.records):
+        _check_record(record, f"records[{place}]", due)
+    if len({record.tokens for record in records.records}) < len(records.records):
+        raise ReportRefused("records: two records have the same tokens; keep one of them")
+
+
+def _check_record(record: Record, where: str, due: Due) -> None:
+    _same(f"{where}.run.uid", record.run.uid, due.uid)
+    _same(f"{where}.run.configDigest", record.run.config_digest, due.config_digest)
+    _same(f"{where}.purpose", record.purpose, due.purpose)
+    _same(f"{where}.parameters.total", record.parameters.total, due.parameters)
+    _same(f"{where}.seed", record.seed, due.seed)
+    if record.run.attempt > due.attempt:
+        raise ReportRefused(f"{where}.run.attempt is {record.run.attempt}; this is attempt {due.attempt}")
+    if record.tokens not in due.tokens:
         wanted = ", ".join(map(str, due.tokens))
-        raise ReportRefused(f"{where}.tokens is {stated.tokens}; records are due at {wanted}")
-    unique = min(stated.unique_tokens or stated.tokens, stated.tokens)
-    flops = stated.flops.six_nd or six_nd(due.parameters, stated.tokens)
-    return Record.model_validate(
-        {
-            "run": {"uid": due.uid, "attempt": attempt, "configDigest": due.config_digest},
-            "purpose": due.purpose,
-            "parameters": {
-                "total": due.parameters,
-                "nonEmbedding": stated.parameters.non_embedding or due.parameters,
-                "active": stated.parameters.active or due.parameters,
-            },
-            "tokens": stated.tokens,
-            "uniqueTokens": unique,
-            "epochs": stated.epochs or stated.tokens / unique,
-            "flops": {"sixND": flops, "detailed": stated.flops.detailed or flops},
-            "seed": due.seed,
-            "loss": stated.loss,
-            "validationDigest": stated.validation_digest,
-            "tokenizerDigest": stated.tokenizer_digest,
-            "gpuSeconds": gpu_seconds if stated.gpu_seconds is None else stated.gpu_seconds,
-            "curve": stated.curve,
-            "trainerVersion": stated.trainer_version,
-            "finishedAt": stated.finished_at or now,
-        }
-    )
+        raise ReportRefused(f"{where}.tokens is {record.tokens}; records are due at {wanted}")
+
+
+def _progress(stated: Any, due: Due, now: str) -> Progress:
+    """Raises ReportRefused."""
+    known: JSON = {"attempt": due.attempt, "tokens": 0, "lastUpdated": now}
+    progress = _as(Progress, {**known, **stated} if isinstance(stated, dict) else stated, "progress")
+    _same("progress.attempt", progress.attempt, due.attempt)
+    if "tokens" in stated:
+        return progress
+    share = min(1.0, progress.step / progress.steps)
+    return progress.changed(tokens=round(share * max(due.tokens)))
+
+
+def _as(model: type[D], value: Any, where: str = "") -> D:
+    """The value as that document. Raises ReportRefused with the first fault."""
+    try:
+        return model.model_validate_json(json.dumps(value), strict=True, by_alias=True, by_name=False)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(str(part) for part in (where, *fault["loc"]) if part != "") or "the document"
+        raise ReportRefused(f"{place}: {fault['msg'][0].lower()}{fault['msg'][1:]}"[:1024]) from None
 
 
 def _same(where: str, stated: Any, due: Any) -> None:
-    if stated is not None and stated != due:
+    if stated != due:
         raise ReportRefused(f"{where} is {str(stated)[:80]}, not {due}; leave it out or state this run's")
 
 
@@ -280,9 +251,3 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ReportRefused("the document names a field twice; keep one of them")
     return found
-
-
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors()[0]
-    where = ".".join(map(str, fault["loc"])) or "the document"
-    return f"{where}: {fault['msg'][0].lower()}{fault['msg'][1:]}"[:1024]

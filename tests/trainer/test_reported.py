@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from sweep_analysis.record import Curve, Failure, FailureReason, Record, RecordSet
+from sweep_analysis.measure import TaskResult
+from sweep_analysis.record import Curve, Failure, FailureReason, Record, RecordSet, Refused
 from sweep_analysis.reported import (
     LARGEST_BYTES,
     TERMINATION_BYTES,
@@ -79,8 +80,13 @@ def test_progress_and_failure_get_the_attempt_and_the_time() -> None:
         (b'{"records": [{"tokens": ' + b"9" * 5000 + b"}]}", "a number that is none"),
         (b'{"records": [], "records": []}', "names a field twice"),
         (b'{"records": [], "failure": {"message": "\\ud800"}}', "invalid JSON"),
-        (b"[]", "the document: "),
-        (b"null", "the document: "),
+        (b"[]", "no JSON object"),
+        (b"null", "no JSON object"),
+        ({"records": 3}, "records: input should be a valid array"),
+        ({"records": [3]}, "records.0: input should be an object"),
+        ({"records": [], "progress": 3}, "progress: input should be an object"),
+        ({"records": [], "progress": {"step": 1}}, "progress.steps: field required"),
+        ({"records": [], "progress": {"step": 1, "steps": 2, "attempt": 1}}, "progress.attempt is 1, not 2"),
         ({"records": [{"loss": 3.0}]}, "records.0.tokens: field required"),
         (one(loss=-1), "records.0.loss: input should be greater than 0"),
         (one(loss="3.5"), "records.0.loss: input should be a valid number"),
@@ -132,6 +138,35 @@ def test_a_record_set_survives_the_termination_message_whole(records: int, messa
     back = read_termination_message(text, due, now=NOW)
     assert back is not None
     assert back.records == given
+
+
+def test_what_was_refused_stays_counted_in_the_termination_message() -> None:
+    given = full_set(1).changed(refused=Refused(documents=2, reason="why"))
+    due = Due("uid-1", 2, "sha256:" + "c" * 64, Purpose.LADDER, 1_000_000, (1,), 7)
+    back = read_termination_message(packed(given), due, now=NOW)
+    assert back is not None
+    assert back.records == given
+
+
+def test_evaluations_give_way_where_the_termination_message_is_too_short() -> None:
+    tasks = tuple(
+        TaskResult(
+            name=f"task-{n}",
+            kind="Cloze",
+            questions=n + 1,
+            accuracy=n / 97,
+            data_digest=f"sha256:{hash((n, n)) % 2**64:064x}",
+        )
+        for n in range(60)
+    )
+    given = full_set(16)
+    heavy = given.changed(records=tuple(record.changed(evaluations=tasks) for record in given.records))
+    text = packed(heavy)
+    assert len(text) <= TERMINATION_BYTES
+    due = Due("uid-1", 2, "sha256:" + "c" * 64, Purpose.LADDER, 1_000_000, tuple(range(1, 17)), 7)
+    back = read_termination_message(text, due, now=NOW)
+    assert back is not None
+    assert [record.loss for record in back.records.records] == [record.loss for record in heavy.records]
 
 
 def test_a_sentence_is_no_document_and_a_damaged_document_is_refused() -> None:

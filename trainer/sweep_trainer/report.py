@@ -83,16 +83,16 @@ class Report:
     def close(self, seconds: float) -> bool:
         """Wait at most so long for the API server to hear all that counts; returns whether the operator will.
 
-        What was not heard goes into the termination message; so does the sentence of a failure that was.
+        The termination message holds it meanwhile, for whoever kills a process that waits. In the end it holds what was
+        not heard, or else the sentence of a failure.
         """
         if self._outbox is None:
             return True
-        heard = self._outbox.close(seconds)
-        if not heard:
-            log.warning("the API server has not heard the records; they go into the termination message")
-            return write_termination_message(packed(self._set))
-        if self._failure is not None:
-            write_termination_message(f"{self._failure.reason}: {self._failure.message}")
+        left_behind = write_termination_message(packed(self._set))
+        if not self._outbox.close(seconds):
+            log.warning("the API server has not heard the records; they stay in the termination message")
+            return left_behind
+        write_termination_message(f"{self._failure.reason}: {self._failure.message}" if self._failure else "")
         return True
 
     @property

@@ -179,8 +179,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     while not ending.wait(LOOK_SECONDS):
         reporter.look()
     reporter.look(last=True)
-    if not reporter.outbox.close(FINAL_SECONDS):
-        write_termination_message(packed(reporter.records))
+    write_termination_message(packed(reporter.records))  # for whoever ends this while it waits
+    if reporter.outbox.close(FINAL_SECONDS):
+        write_termination_message("")
     return ExitStatus.DONE
 
 

@@ -36,7 +36,7 @@ def execute(options: argparse.Namespace) -> Exit:
 
 
 def _approve(place: Place, options: argparse.Namespace) -> Exit:
-    held = _held(place.sweep(), options.rung)
+    held = _held(place, options.rung)
     verdict = held.verdict
     assert verdict is not None, "only rungs with a verdict wait"
 
@@ -50,8 +50,9 @@ def _approve(place: Place, options: argparse.Namespace) -> Exit:
     return Exit.DONE
 
 
-def _held(sweep: ScalingSweep, name: str) -> RungStatus:
+def _held(place: Place, name: str) -> RungStatus:
     """The newest revision of the rung, waiting. Raises InputError when it does not wait."""
+    sweep = place.sweep()
     revisions = [r for r in sweep.status.rungs if r.name == name]
     waiting = [r.name for r in sweep.status.rungs if r.state in WAITING and r.verdict]
     hint = f"{waiting[0]} is waiting" if waiting else "nothing is waiting"
@@ -62,7 +63,7 @@ def _held(sweep: ScalingSweep, name: str) -> RungStatus:
     if rung.state not in WAITING or rung.verdict is None:
         raise InputError(f"rung {name} is {rung.state} and waits for no approval; {hint}")
     if any(a.rung == name and a.verdict == rung.verdict.digest for a in sweep.spec.approvals):
-        raise InputError(f"this verdict on {name} is accepted already; the next run goes on with it")
+        raise InputError(f"this verdict on {name} is accepted already; {place.going_on()}")
     return rung
 
 
