@@ -10,7 +10,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from sweep_operator import crd
 from sweep_operator.api import ScalingRun, ScalingSweep
 from sweep_operator.api.rules import RULES, Rule
 
@@ -53,12 +52,12 @@ def _resource(model: type[BaseModel]) -> Iterator[str]:
         given = whole if name == model.__name__ else named[name]
         if given.get("type") != "object":
             continue
-        yield from _object(name, given, named, rules.get(name, ()), written=name not in crd.OWN_DEFAULTS)
+        yield from _object(name, given, named, rules.get(name, ()))
         within = [met for field in given["properties"].values() for met in _references(field)]
         waiting = [*[name for name in within if name not in seen], *waiting]
 
 
-def _object(name: str, given: Schema, named: dict[str, Schema], rules: tuple[Rule, ...], *, written: bool) -> list[str]:
+def _object(name: str, given: Schema, named: dict[str, Schema], rules: tuple[Rule, ...]) -> list[str]:
     lines = [f"### {name}", "", _words(given["description"]), "", "| field | form | |", "|---|---|---|"]
     for field, inner in given["properties"].items():
         if field in ("apiVersion", "kind", "metadata") and name.startswith("Scaling"):

@@ -58,6 +58,7 @@ class Record(Document):
     """One measured point of the law: L(N, D)."""
 
     api_version: Literal["scalingsweep.dev/record-v1"] = "scalingsweep.dev/record-v1"
+    """The version of this form."""
     run: RunReference
     purpose: Purpose
     parameters: ParameterCounts
@@ -123,6 +124,7 @@ class Progress(Document):
     eta_seconds: float | None = Field(default=None, ge=0)
     """Until the run ends, as the trainer expects."""
     phase: Literal["Starting", "Training", "Evaluating", "Checkpointing", "Done"] = "Training"
+    """What the trainer is doing."""
     training_seconds: float = Field(default=0.0, ge=0)
     """Time spent inside training steps, all attempts together."""
     last_updated: str = Field(max_length=40)

@@ -11,13 +11,13 @@ from simulated_cluster import Outcome, SimulatedCluster, World, climb, healthy
 
 from sweep_analysis.record import FailureReason
 from sweep_analysis.rung import Run
-from sweep_operator import crd
 from sweep_operator.api import RunStatus, ScalingRun, ScalingSweep, SweepStatus
 from sweep_operator.clusters import Ending
 from sweep_operator.clusters.kubernetes.client import Api
 from sweep_operator.clusters.kubernetes.errors import Invalid
 from sweep_operator.clusters.kubernetes.resources import RUNS, SWEEPS
 from sweep_operator.manifest import read_manifest
+from sweep_operator.structural import structural
 
 CRDS = Path(__file__).parents[2] / "crds"
 JSON = dict[str, Any]
@@ -277,7 +277,7 @@ def test_kubectl_prints_a_sweep_in_one_row(
 
 @pytest.mark.parametrize(("short", "model"), [("sweep", ScalingSweep), ("srun", ScalingRun)])
 def test_kubectl_explains_every_field(short: str, model: type, control_plane: ControlPlane, api: Api) -> None:
-    for path, schema in objects(crd.schema_of(model)):
+    for path, schema in objects(structural(model)):
         text = control_plane.kubectl("explain", short + path).stdout
         assert "<no description>" not in text.partition("FIELDS:")[2].replace("metadata\t<ObjectMeta>", ""), path
         for field in schema["properties"]:
