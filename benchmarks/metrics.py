@@ -19,6 +19,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,6 @@ def climbing() -> tuple[dict[str, Any], list[dict[str, Any]]]:
         states = [rung.state for rung in cluster.stored.status.rungs]
         if len(states) > 4 and states[4] == "Running":
             break
-        from datetime import timedelta
-
         cluster.now += timedelta(seconds=wait)
     runs = [run.to_json() for run in cluster.runs(cluster.stored)]
     return cluster.stored.to_json(), runs
@@ -166,20 +165,9 @@ def rules_seconds(port: int) -> float | None:
     if prometheus is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        rules = subprocess.run(
-            [
-                str(helm),
-                "template",
-                "sweeps",
-                str(ROOT / "charts/scalingsweep"),
-                "--api-versions=monitoring.coreos.com/v1/PrometheusRule",
-                "-s",
-                "templates/prometheus-rule.yaml",
-            ],
-            capture_output=True,
-            check=True,
-            text=True,
-        ).stdout
+        command = [str(helm), "template", "sweeps", str(ROOT / "charts/scalingsweep")]
+        command += ["--api-versions=monitoring.coreos.com/v1/PrometheusRule", "-s", "templates/prometheus-rule.yaml"]
+        rules = subprocess.run(command, capture_output=True, check=True, text=True).stdout
         Path(folder, "rules.yaml").write_text(yaml.safe_dump(yaml.safe_load(rules)["spec"]))
         configuration = {
             "global": {"scrape_interval": "2s", "evaluation_interval": "2s"},

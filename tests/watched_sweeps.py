@@ -9,6 +9,7 @@ account. Nodes are simulated and trainers are played (`standin_trainers`); every
     refused  wants Jobs after the operator has lost the right to create them
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -20,7 +21,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from control_plane import ControlPlane, free_port
 from helm_chart import CHART, MONITORING, Helm, only
 from live_operator import KINDS, Place, manifest, until
@@ -32,6 +32,8 @@ from sweep_analysis.record import Progress
 from sweep_analysis.rung import Run
 from sweep_operator.api import ScalingRun
 from sweep_operator.clusters.kubernetes.client import Api
+from sweep_operator.clusters.kubernetes.errors import ApiError
+from sweep_operator.clusters.kubernetes.resources import RUNS
 from sweep_operator.conditions import timestamp
 
 NAMESPACE, RELEASE = "research", "sweeps"
@@ -48,8 +50,8 @@ def fate(name: str) -> dict[str, Any]:
     """The manifest of one of the sweeps."""
     changes: dict[str, dict[str, Any]] = {
         "climb": {
-            "target": {"parameters": "300K", "tokens": "6M", "launch": "Automatic", "maxLoss": 9.0},
-            "budget": {"gpuHours": 500, "flops": "1e16"},
+            "target": {"parameters": "300K", "tokens": "6M", "launch": "Automatic", "maxLoss": 3.0},
+            "budget": {"gpuHours": 1, "flops": "5e13"},
         },
         "held": {"gate": {"warmupRungs": 3, "tolerance": 0.03, "promotion": "Manual"}},
         "unlucky": {"retry": {"limit": 2}},
@@ -86,6 +88,7 @@ class WatchedSweeps:
     folder: Path
     held: ExitStack = field(default_factory=ExitStack)
     """What ends what was started."""
+    _reports: int = 0
 
     def start(self) -> "WatchedSweeps":
         """Install, let the operator lead, apply the sweeps."""
@@ -124,7 +127,7 @@ class WatchedSweeps:
         until(lambda: self._runs("running", "progress"), 120, self._said)
         until(lambda: self.prometheus.query('scalingsweep_rung_waiting_since_timestamp_seconds{sweep="queued"}'), 60)
         for _ in range(5):
-            self._report_training()
+            self.report_training()
             time.sleep(1)
         until(lambda: self.place.condition("Finished", "climb").get("status") == "True", 240, self._said)
         until(lambda: self.place.condition("Consistent", "broken").get("status") == "False", 240, self._said)
@@ -136,7 +139,7 @@ class WatchedSweeps:
         self.place.apply(fate("refused"))
         until(lambda: self.prometheus.query('rate(scalingsweep_api_calls_total{code="403"}[30s]) > 0'), 60, self._said)
         until(lambda: self.prometheus.query('ALERTS{alertstate="firing"}'), 60)
-        self._report_training()
+        self.report_training()
         time.sleep(2)
 
     def _start_operator(self) -> None:
@@ -161,34 +164,40 @@ class WatchedSweeps:
         return f"{name}={replaced[name]}" if name in replaced else argument
 
     def _said(self) -> str:
-        return (self.folder / "operator.log").read_text()[-1500:]
+        """How they stand, and the operator's last words."""
+        phases = {
+            sweep["metadata"]["name"]: sweep.get("status", {}).get("printed") for sweep in self.place.items("sweeps")
+        }
+        return f"{phases}\n{(self.folder / 'operator.log').read_text()[-1500:]}"
 
     def _runs(self, sweep: str, field: str) -> list[dict[str, Any]]:
         """Runs of a sweep whose status has that field."""
         return [r for r in self.place.runs() if r["spec"]["sweep"] == sweep and r.get("status", {}).get(field)]
 
-    def _report_training(self) -> None:
-        """What a real trainer would report, devices' utilisation included."""
-        for run in self._runs("running", "progress"):
+    def report_training(self) -> None:
+        """What real trainers would report of the runs in hand, devices' utilisation included."""
+        for run in self.place.runs():
+            status = run.get("status", {})
+            if status.get("state") != "Running" or not status.get("progress"):
+                continue
+            self._reports += 1
             progress = Progress(
-                attempt=run["status"]["attempt"],
+                attempt=status["attempt"],
                 step=60,
                 steps=100,
                 tokens=60_000,
-                loss=3.2,
-                tokens_per_second=51_000.0,
-                mfu=0.41,
+                loss=2.9 + 2.0 / (1 + 0.05 * self._reports),
+                tokens_per_second=51_000.0 + 400 * (self._reports % 5),
+                mfu=0.41 + 0.004 * (self._reports % 3),
                 eta_seconds=120.0,
                 last_updated=timestamp(datetime.now(UTC)),
             )
             document = {
                 "apiVersion": run["apiVersion"],
                 "kind": run["kind"],
-                "metadata": {"name": run["metadata"]["name"], "namespace": NAMESPACE},
+                "metadata": {"name": run["metadata"]["name"]},
                 "status": {"progress": progress.to_json()},
             }
-            self.plane.kubectl(
-                *("apply", "--server-side", "--force-conflicts", "--subresource=status"),
-                *("--field-manager=trainer-progress", "-f", "-"),
-                stdin=yaml.safe_dump(document),
-            )
+            path = RUNS.path(NAMESPACE, run["metadata"]["name"], "status")
+            with contextlib.suppress(ApiError):  # the run ended in the meantime
+                self.api.patch(path, document, kind="apply", field_manager="trainer-progress", force=True)

@@ -183,6 +183,17 @@ def test_the_pod_is_restricted_non_root_and_cannot_write_its_root(helm: Helm) ->
             assert container["resources"]["limits"]["memory"]
 
 
+def test_the_operator_may_speak_to_names_the_api_server_and_the_collector_alone(helm: Helm) -> None:
+    def ports(**values: Any) -> set[int]:
+        egress = only(helm.documents(values=values), "NetworkPolicy")["spec"]["egress"]
+        return {port["port"] for rule in egress for port in rule["ports"]}
+
+    assert ports() == {53, 443, 6443}
+    assert ports(tracing={"endpoint": "http://collector.observability:4318"}) == {53, 443, 6443, 4318}
+    assert ports(tracing={"endpoint": "http://collector.observability/v1"}) == {53, 443, 6443, 80}
+    assert ports(networkPolicy={"apiServerPorts": [16443]}) == {53, 16443}
+
+
 def test_a_digest_pins_what_runs(helm: Helm) -> None:
     digest = "sha256:" + "ab" * 32
     documents = helm.documents(values={"image": {"digest": digest, "tag": "ignored"}})

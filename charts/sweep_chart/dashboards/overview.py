@@ -61,8 +61,8 @@ OVERVIEW = Dashboard(
                     "Every sweep",
                     "Where does each stand, what will its target reach, and what will that cost?",
                     {
-                        "Phase since": f"max by ({EACH}, phase) ({of('sweep_phase')})",
-                        "Newest deviation": f"max by ({EACH}) ({of('rung_deviation_ratio')})",
+                        ":phase": f"max by ({EACH}, phase) ({of('sweep_phase')})",
+                        "Largest deviation": f"max by ({EACH}) (abs({of('rung_deviation_ratio')}))",
                         "Target's loss": f"max by ({EACH}) ({of('target_forecast_loss_nats')})",
                         "at least": f"max by ({EACH}) ({of('target_forecast_loss_low_nats')})",
                         "at most": f"max by ({EACH}) ({of('target_forecast_loss_high_nats')})",
@@ -71,9 +71,8 @@ OVERVIEW = Dashboard(
                         "Budget spent": f"max by ({EACH}) ({of('budget_spent_ratio')})",
                         "Ends in": f"max by ({EACH}) ({of('sweep_eta_seconds')})",
                     },
-                    ("namespace", "sweep"),
                     units={
-                        "Newest deviation": "percentunit",
+                        "Largest deviation": "percentunit",
                         "Device time": "s",
                         "Still to come": "s",
                         "Budget spent": "percentunit",
@@ -83,16 +82,17 @@ OVERVIEW = Dashboard(
                 table(
                     "Waiting for a person",
                     "Which sweep waits at which rung, and why? Decide with: scalingsweep approve -n NAMESPACE SWEEP",
-                    {"Waiting": f"max by ({EACH}, rung, reason) ({of('sweep_awaiting_approval')})"},
-                    ("namespace", "sweep", "rung", "reason"),
+                    {":reason": f"max by ({EACH}, rung, reason) ({of('sweep_awaiting_approval')})"},
                     width=12,
                     height=8,
                 ),
                 table(
                     "Alerts",
                     "What fires, and for which sweep?",
-                    {"Firing": 'max by (alertname, namespace, sweep, severity) (ALERTS{alertname=~"ScalingSweep.*"})'},
-                    ("alertname", "namespace", "sweep", "severity"),
+                    {
+                        ":alertname": "max by (alertname, namespace, sweep, severity) ("
+                        "ALERTS{alertname=~`ScalingSweep.*`})"
+                    },
                     width=12,
                     height=8,
                 ),

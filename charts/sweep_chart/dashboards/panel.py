@@ -242,18 +242,18 @@ def table(
     title: str,
     asks: str,
     columns: dict[str, str],
-    by: tuple[str, ...],
     *,
     width: int = 24,
     height: int = 9,
     units: dict[str, str] | None = None,
 ) -> Panel:
-    """Newest values side by side, a line for each combination of the labels `by`; `columns` are expressions by name.
+    """Newest values side by side, a line for each combination of labels; `columns` are expressions by name.
 
-    Each expression must leave exactly the labels `by`, or one more that is shown in its place (a state's name).
+    A column whose name begins with a label sign (`:phase`) is there for that label alone; its value is not shown.
     """
-    letters = {chr(ord("A") + i): name for i, name in enumerate(columns)}
-    renamed = {f"Value #{letter}": name for letter, name in letters.items()}
+    names = {f"Value #{chr(ord('A') + i)}": name for i, name in enumerate(columns)}
+    hidden = {value: True for value, name in names.items() if name.startswith(":")}
+    renamed = {value: name for value, name in names.items() if value not in hidden}
     overrides = tuple(
         {"matcher": {"id": "byName", "options": name}, "properties": [{"id": "unit", "value": unit}]}
         for name, unit in (units or {}).items()
@@ -270,7 +270,7 @@ def table(
         overrides=overrides,
         transformations=(
             {"id": "merge", "options": {}},
-            {"id": "organize", "options": {"excludeByName": {"Time": True}, "renameByName": renamed}},
+            {"id": "organize", "options": {"excludeByName": {"Time": True, **hidden}, "renameByName": renamed}},
         ),
     )
 
