@@ -1,5 +1,6 @@
 """The platform's policy on what a cluster's pods may be: accounts, pod templates, and pools that passes must earn."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from simulated_cluster import SimulatedCluster, World, climb, healthy
 from sweep_analysis.rung import Run
 from sweep_operator.acceptance import Accepted, Refused, accept
 from sweep_operator.api import Approval, ScalingSweep
-from sweep_operator.manifest import read_manifest
+from sweep_operator.manifest import read_manifest, read_policy
 from sweep_operator.policy import Policy, Pool
 
 DEAR = {"pool": "dear"}
@@ -204,3 +205,12 @@ def test_a_pool_has_exactly_one_name():
     for names in ({}, {"gpusPerRun": 8, "priorityClassName": "high"}):
         with pytest.raises(ValidationError, match="name a pool by exactly one of"):
             Pool.model_validate({"requires": 1, **names})
+
+
+def test_the_policy_that_the_docs_show_is_one(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "resources.md").read_text()
+    shown = page.partition("## The platform's policy")[2].partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "policy.yaml").write_text(shown)
+    policy = read_policy(tmp_path / "policy.yaml")
+    assert {pool.requires for pool in policy.pools} == {1, 2}
+    assert policy.model_fields_set == set(Policy.model_fields)
