@@ -270,6 +270,12 @@ JUDGED = {
         ),
         "InvalidSize: rung 'a' has 65 runs; at most 64 are taken",
     ),
+    "more records than one object holds": (
+        replaced("parameters: 170K, tokens: 3.4M", "parameters: 200M, tokens: 40B", rungs(32)).replace(
+            "[10, 20]}", f"[10, 11, 12, 13, 14, 15, 16, 20], seeds: {list(range(9))}}}"
+        ),
+        "LadderTooLarge: the ladder owes 2,304 records; at most 2,048 are taken",
+    ),
     "the same record twice": (
         replaced(f"[{A_RUN}]", f"[{A_RUN}, {{parameters: 27K, tokensPerParameter: [10], learningRateFactor: 2}}]"),
         "DuplicateRuns: rung 'a' trains",

@@ -17,6 +17,8 @@ from sweep_operator.api import Generate, RungRuns, RungSpec, RungState, ScalingS
 from sweep_operator.policy import Policy
 
 MAX_RUNS = 64
+MAX_RECORDS = 2048
+"""Of a whole ladder: with a forecast for each, and most rungs run twice, the status still fits into 1.5 MB of etcd."""
 MAX_TOKENS = 2**53
 """JSON's readers keep whole numbers exactly up to here."""
 
@@ -53,6 +55,7 @@ def accept(sweep: ScalingSweep, policy: Policy) -> Accepted | Refused:
     except ValueError as error:
         return Refused("InvalidSize", str(error))
     for objection in (
+        _too_many_records(rungs),
         _edited_after_start(sweep, rungs),
         _same_record_twice(rungs),
         _not_increasing(rungs),
@@ -141,6 +144,17 @@ def _edited_after_start(sweep: ScalingSweep, rungs: tuple[Rung, ...]) -> Refused
                 "RungStarted", f"rung {status.name!r} has started and can no longer be edited; edit later rungs"
             )
     return None
+
+
+def _too_many_records(rungs: tuple[Rung, ...]) -> Refused | None:
+    owed = sum(len(run.tokens) for rung in rungs for run in rung.runs)
+    if owed <= MAX_RECORDS:
+        return None
+    return Refused(
+        "LadderTooLarge",
+        f"the ladder owes {owed:,} records; at most {MAX_RECORDS:,} are taken, since all of their forecasts are kept"
+        " with the sweep; name fewer runs, seeds or token counts",
+    )
 
 
 def _same_record_twice(rungs: tuple[Rung, ...]) -> Refused | None:

@@ -1,5 +1,6 @@
 """The two resources as a real API server serves them: printed, explained, defaulted, and what may no longer change."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,17 @@ from simulated_cluster import Outcome, SimulatedCluster, World, climb, healthy
 
 from sweep_analysis.record import FailureReason
 from sweep_analysis.rung import Run
+from sweep_operator.acceptance import MAX_RECORDS
 from sweep_operator.api import RunStatus, ScalingRun, ScalingSweep, SweepStatus
 from sweep_operator.clusters import Ending
-from sweep_operator.clusters.kubernetes.client import Api
+from sweep_operator.clusters.kubernetes.client import Api, Patience
 from sweep_operator.clusters.kubernetes.errors import Invalid
 from sweep_operator.clusters.kubernetes.resources import RUNS, SWEEPS
 from sweep_operator.manifest import read_manifest
 from sweep_operator.structural import structural
 
 CRDS = Path(__file__).parents[2] / "crds"
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "v1alpha1"
 JSON = dict[str, Any]
 
 
@@ -27,7 +30,7 @@ JSON = dict[str, Any]
 def api(control_plane: ControlPlane) -> Api:
     """A client with every right, and the resources installed."""
     control_plane.install(CRDS)
-    return Api.connect(control_plane.kubeconfig())
+    return Api.connect(control_plane.kubeconfig(), patience=Patience(write_seconds=30.0))
 
 
 @pytest.fixture
@@ -199,6 +202,27 @@ def test_a_forecast_may_be_neither_of_both_forms_nor_of_none(climbing: JSON, api
         rungs = [*climbing["status"]["rungs"][:1], other]
         with pytest.raises(Invalid):
             api.patch(SWEEPS.path(namespace, "tiny", "status"), {"status": {"rungs": rungs}})
+
+
+def test_the_largest_ladder_run_twice_fits_into_one_object_and_its_rules_into_their_cost(
+    api: Api, namespace: str
+) -> None:
+    document = json.loads((FIXTURES / "scalingsweep.json").read_text())
+    like = next(rung for rung in document["status"]["rungs"] if rung["name"] == "e")
+    prediction, run = like["forecast"]["outcome"]["predictions"][0], like["runs"][0]
+    rungs, each = 32, MAX_RECORDS // 32
+    like["runs"] = [run | {"seed": seed} for seed in range(each)]
+    like["forecast"]["outcome"]["predictions"] = [prediction | {"tokens": 10**6 + i} for i in range(each)]
+    status = document.pop("status")
+    status["rungs"] = [like | {"name": f"r{i}", "revision": k} for i in range(rungs) for k in (1, 2)]
+    stored = api.create(SWEEPS.path(namespace), document | {"metadata": {"name": "large"}})
+    path = SWEEPS.path(namespace, "large", "status")
+    stored = api.replace(path, stored | {"status": status})
+    again = api.replace(path, stored | {"status": status | {"phase": "Again"}})
+    assert again["status"]["phase"] == "Again"
+    with pytest.raises(Invalid, match="a forecast is written once"):
+        status["rungs"][-1] = status["rungs"][-1] | {"forecast": FORECAST}
+        api.replace(path, again | {"status": status})
 
 
 @pytest.fixture
