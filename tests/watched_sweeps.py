@@ -33,7 +33,7 @@ from sweep_analysis.rung import Run
 from sweep_operator.api import ScalingRun
 from sweep_operator.clusters.kubernetes.client import Api
 from sweep_operator.clusters.kubernetes.errors import ApiError
-from sweep_operator.clusters.kubernetes.resources import RUNS
+from sweep_operator.clusters.kubernetes.resources import RUNS, SWEEPS
 from sweep_operator.conditions import timestamp
 
 NAMESPACE, RELEASE = "research", "sweeps"
@@ -166,7 +166,7 @@ class WatchedSweeps:
     def _said(self) -> str:
         """How they stand, and the operator's last words."""
         phases = {
-            sweep["metadata"]["name"]: sweep.get("status", {}).get("printed") for sweep in self.place.items("sweeps")
+            sweep["metadata"]["name"]: sweep.get("status", {}).get("printed") for sweep in self.place.items(SWEEPS)
         }
         return f"{phases}\n{(self.folder / 'operator.log').read_text()[-1500:]}"
 

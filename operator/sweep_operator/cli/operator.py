@@ -59,7 +59,7 @@ def execute(options: argparse.Namespace) -> Exit:
     from sweep_operator.clusters.kubernetes.client import Api, ConnectError, Patience
     from sweep_operator.clusters.kubernetes.cluster import KubernetesCluster
     from sweep_operator.clusters.kubernetes.jobs import Images
-    from sweep_operator.controller import logs
+    from sweep_operator.controller import logs, tracing
     from sweep_operator.controller.health import PagesTakenError
     from sweep_operator.controller.lease import LONGEST_TRY_SECONDS, LeaseTimes
     from sweep_operator.controller.operator import Operator, Settings
@@ -84,6 +84,7 @@ def execute(options: argparse.Namespace) -> Exit:
         health_port=options.health_port,
         metrics_port=options.metrics_port,
         run_metrics=options.run_metrics,
+        traces_url=tracing.endpoint(),
     )
     operator = Operator(
         api,

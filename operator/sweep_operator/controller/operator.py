@@ -24,6 +24,7 @@ from sweep_operator.clusters.kubernetes.client import LONGEST_WRITE_SECONDS, Api
 from sweep_operator.clusters.kubernetes.events import EventSender
 from sweep_operator.clusters.kubernetes.resources import JOBS, PODS, RUN_LABEL, RUNS, SWEEPS, Resource
 from sweep_operator.clusters.kubernetes.watch import Watch, WatchTimes
+from sweep_operator.controller import tracing
 from sweep_operator.controller.health import Page, Server, verdict
 from sweep_operator.controller.journal import Journal
 from sweep_operator.controller.lease import Election, LeaseTimes
@@ -31,6 +32,7 @@ from sweep_operator.controller.measures import Measures, OperatorCollector
 from sweep_operator.controller.passes import LiveCluster, Passes
 from sweep_operator.controller.queue import Key, WorkQueue
 from sweep_operator.controller.routing import Router
+from sweep_operator.controller.tracing import TraceSender
 from sweep_operator.controller.workers import Workers
 from sweep_operator.metrics import CONTENT_TYPE, Known, Observed, SweepPage
 from sweep_operator.policy import Policy
@@ -59,6 +61,8 @@ class Settings:
     metrics_port: int | None = None
     run_metrics: bool = False
     """Whether each single run has series of its own."""
+    traces_url: str | None = None
+    """Of an OpenTelemetry collector; no traces where there is none."""
     resync_seconds: float = 600.0
 
 
@@ -102,6 +106,9 @@ class Operator:
         api.may_write = lambda: self.election.leading
         cluster = Journal(adapter(api, self.caches, self._events))
         self._workers = Workers(self.queue, Passes(cluster, policy, self._events.tell), self.measures, settings.workers)
+        self._traces = (
+            TraceSender(settings.traces_url, self._observe, tracing.headers()) if settings.traces_url else None
+        )
         self._page = SweepPage(self._observe, of_runs=settings.run_metrics)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(
@@ -151,6 +158,8 @@ class Operator:
         self.election.stop_renewing()
         self._workers.join(1.0)
         self._events.stop(0.5)
+        if self._traces:
+            self._traces.stop(1.0)
         self.election.resign()
         if self._workers.join(LONGEST_WRITE_SECONDS):
             self.election.release()
@@ -198,6 +207,8 @@ class Operator:
         began = time.monotonic()
         self._router.everything()
         self._events.start()
+        if self._traces:
+            self._traces.start()
         self._workers.start()
         threading.Thread(target=self._tell_when_caught_up, args=(began,), name="caught-up", daemon=True).start()
 
