@@ -17,9 +17,10 @@ from functools import partial
 from pathlib import Path
 
 import classics
+import numpy as np
 import tuning
 
-from sweep_analysis.backtest import Method, Row, Score, SurfaceReplay, replay, report, row
+from sweep_analysis.backtest import JUMPS, Method, Row, Score, SurfaceReplay, replay, report, row
 from sweep_analysis.kriging import Kernel
 from sweep_analysis.ladders import Ladder, published, thin
 from sweep_analysis.predictive import SETTINGS, Settings
@@ -34,7 +35,7 @@ CANDIDATES = {
     "as shipped": NEUTRAL,
     "E prior wider": replace(NEUTRAL, prior_deviation=(0.24, 0.30, 0.30, 0.20, 0.40)),
     "E prior steeper": replace(NEUTRAL, entropy_slope=0.2),
-    "E prior flat": replace(NEUTRAL, entropy_slope=0.0),
+    "E prior flat": replace(NEUTRAL, entropy_slope=0.0, entropy_beyond=0.0),
     "exponents as in S1": replace(NEUTRAL, prior_mean=(0.34, 0.39)),
     "wider on a and b": replace(NEUTRAL, prior_deviation=(0.12, 0.60, 0.60, 0.20, 0.40)),
     "no noise adaptation": replace(NEUTRAL, fit_adapts=0.0),
@@ -65,10 +66,11 @@ def main() -> int:
     ladders = [variant for ladder in whole for variant in (ladder, *thin(ladder))]
 
     tables = {name: tuning.table(ladders, settings) for name, settings in CANDIDATES.items()}
-    shipped = {"as shipped": tables["as shipped"]}
-    left_out, declined, _ = _leave_one_out(ladders, shipped)
-    rechosen, _, chosen = _leave_one_out(ladders, tables)
-    _, tuned = _best(shipped, shipped["as shipped"].origins)
+    found = {name: _tuned_without(name, t) for name, t in tables.items()}
+    left_out, declined, _ = _leave_one_out(ladders, {"as shipped": found["as shipped"]})
+    rechosen, _, chosen = _leave_one_out(ladders, found)
+    shipped = tables["as shipped"]
+    tuned, _ = tuning.tune(shipped, NEUTRAL, shipped.origins, evaluations=300)
 
     sections = {
         "Leave one origin out: scale constants tuned on the other three": _report_table(left_out),
@@ -94,25 +96,52 @@ def main() -> int:
     return 0
 
 
-def _leave_one_out(ladders: list[Ladder], tables: dict[str, tuning.Table]) -> tuple[list[Score], int, dict[str, str]]:
-    """Scores of every origin by constants found on the others, how many rungs were declined, and what was chosen."""
-    origins = next(iter(tables.values())).origins
+Tuned = dict[str, tuple[Settings, float]]
+"""Origin left out → scale constants found on the others, and their negative log likelihood there."""
+
+
+def _tuned_without(name: str, table: tuning.Table) -> Tuned:
+    """A candidate's scale constants, each origin left out in turn."""
+    return {
+        origin: tuning.tune(table, CANDIDATES[name], tuple(o for o in table.origins if o != origin), evaluations=300)
+        for origin in table.origins
+    }
+
+
+def _leave_one_out(ladders: list[Ladder], found: dict[str, Tuned]) -> tuple[list[Score], int, dict[str, str]]:
+    """Scores of every origin by what was likeliest on the others, how many rungs were declined, and what was chosen."""
     scores: list[Score] = []
     declined, chosen = 0, {}
-    for origin in origins:
-        chosen[origin], settings = _best(tables, tuple(o for o in origins if o != origin))
-        method = partial(SurfaceReplay, settings=settings)
-        found, abstained = _replayed([ladder for ladder in ladders if ladder.origin == origin], method)
-        scores += found
+    for origin in next(iter(found.values())):
+        chosen[origin] = min(found, key=lambda name: found[name][origin][1])
+        method = partial(SurfaceReplay, settings=found[chosen[origin]][origin][0])
+        there, abstained = _replayed([ladder for ladder in ladders if ladder.origin == origin], method)
+        scores += there
         declined += abstained
     return scores, declined, chosen
 
 
-def _best(tables: dict[str, tuning.Table], keep: tuple[str, ...]) -> tuple[str, Settings]:
-    """The candidate of highest likelihood on `keep`, its scale constants tuned there."""
-    tuned = {name: tuning.tune(t, CANDIDATES[name], keep, evaluations=300) for name, t in tables.items()}
-    name = min(tuned, key=lambda n: tuned[n][1])
-    return name, tuned[name][0]
+def _variants_table(tables: dict[str, tuning.Table], found: dict[str, Tuned]) -> str:
+    lines = [
+        "| | covered | least origin | median width | jump ≤ 3x | far covered | far width |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, t in tables.items():
+        worth = {"covered": np.zeros(len(t.runs)), "width": np.zeros(len(t.runs))}
+        for origin, (settings, _) in found[name].items():
+            there = t.origin == t.origins.index(origin)
+            for key, values in tuning.worth(t, settings).items():
+                if key in worth:
+                    worth[key][there] = values[there]
+        covered, width = worth["covered"], worth["width"]
+        near, far = (t.scored > 0) & (t.far == 0), (t.scored > 0) & (t.far > 0)
+        least = min(covered[near & (t.origin == i)].mean() for i in range(len(t.origins)))
+        short = near & (t.jump <= JUMPS[0] * 1.001)
+        lines.append(
+            f"| {name} | {covered[near].mean():.3f} | {least:.3f} | {np.median(width[near]):.2%} |"
+            f" {np.median(width[short]):.2%} | {covered[far].mean():.3f} | {np.median(width[far]):.2%} |"
+        )
+    return "\n".join(lines)
 
 
 def _replayed(ladders: list[Ladder], method: Method) -> tuple[list[Score], int]:

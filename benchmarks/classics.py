@@ -22,6 +22,7 @@ REFITS = 199
 S1 = Settings(
     entropy_at=0.5,
     entropy_slope=0.2,
+    entropy_beyond=0.0,
     entropy_doubt=0.0,
     prior_mean=(0.34, 0.39),
     prior_deviation=(0.10, 0.30, 0.30, 0.20, 0.40),

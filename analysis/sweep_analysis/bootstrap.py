@@ -21,7 +21,7 @@ SEED = 0
 Method: TypeAlias = Literal["cases", "parametric"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Bootstrap:
     """R refits of a law."""
 
@@ -29,6 +29,9 @@ class Bootstrap:
     samples: Array  # (R, k) constants in the units of the records
     method: Method
     seed: int
+
+    def __repr__(self) -> str:
+        return f"<Bootstrap {len(self.samples)} refits ({self.method}, seed {self.seed}) of {', '.join(self.names)}>"
 
     def __getitem__(self, name: str) -> Array:
         """(R,) the refitted values of one constant."""

@@ -6,6 +6,7 @@ again. In-sample error is shown and never decides. What was ruled out is said, a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class Candidate:
     reason: str  # why it was chosen or ruled out, one sentence
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Choice:
     """The chosen law fitted to all records, and every candidate, best first."""
 
@@ -43,12 +44,23 @@ class Choice:
     def law(self) -> str:
         return self.fit.law
 
+    def __repr__(self) -> str:
+        return f"<Choice {self.law} among {len(self.candidates)} laws, by held-out error>"
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{c.law}</th><td>{_percent(c.held_out)}</td>"
+            f"<td>{_percent(c.in_sample)}</td><td style='text-align:left'>{escape(c.reason)}</td></tr>"
+            for c in self.candidates
+        )
+        head = "<tr><th></th><th>held out</th><th>in sample</th><th></th></tr>"
+        return f"<div><table><thead>{head}</thead><tbody>{cells}</tbody></table></div>"
+
     def __str__(self) -> str:
         width = max(len(c.law) for c in self.candidates)
         rows = [f"{'law':<{width}}  held out  in sample  why"]
         for c in self.candidates:
-            held = "-" if c.held_out is None else f"{100 * c.held_out:.2f} %"
-            inside = "-" if c.in_sample is None else f"{100 * c.in_sample:.2f} %"
+            held, inside = _percent(c.held_out), _percent(c.in_sample)
             rows.append(f"{c.law:<{width}}  {held:>8}  {inside:>9}  {c.reason}")
         return "\n".join(rows)
 
@@ -180,8 +192,8 @@ def _winner(held: Mapping[str, Array], fits: Mapping[str, Fit], rungs: int, reas
     return best
 
 
-def _percent(error: float) -> str:
-    return f"{100 * error:.2f} %"
+def _percent(error: float | None) -> str:
+    return "-" if error is None else f"{100 * error:.2f} %"
 
 
 def _mean(errors: Array | None) -> float:

@@ -17,7 +17,7 @@ from sweep_analysis.covariance import condition_of, covariance_of, transported
 from sweep_analysis.document import Document
 from sweep_analysis.laws import Law, law_of
 from sweep_analysis.laws.base import Array
-from sweep_analysis.present import html_of, line_of, text_of
+from sweep_analysis.present import html_of, line_of, number, text_of
 from sweep_analysis.suspect import suspicions
 from sweep_analysis.table import Records, Table, read
 
@@ -55,6 +55,11 @@ class Interval(Document):
     high: float
     """Upper end."""
 
+    def __str__(self) -> str:
+        return f"{number(self.value)} [{number(self.low)}, {number(self.high)}]"
+
+    __repr__ = __str__
+
 
 class Estimate(Interval):
     """A number with its interval, and how sure the interval is meant to be."""
@@ -72,6 +77,11 @@ class Outlook(Document):
     law: str
     evidence: str
     """Digest of the records, the same in any order."""
+
+    def __str__(self) -> str:
+        return f"{self.loss} at {self.loss.confidence:.0%}, {self.jump:.3g}x the records' compute ({self.law})"
+
+    __repr__ = __str__
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -103,11 +113,15 @@ class Fit:
     def predict(self, *positional: Any, **axes: Any) -> Any:
         """The law's value at axis values, by position in the law's order or by name; a float for scalars.
 
-        Raises ValueError with the fit's message when it was refused.
+        Raises ValueError with the fit's message when it was refused, and for values that no run has; KeyError and
+        TypeError for axes that are missing, unknown or too many.
         """
         if not self.usable:
             raise ValueError(f"{self.law} was not fitted: {self.message}")
+        if len(positional) > len(self.form.axes):
+            raise TypeError(f"{self.law} has {len(self.form.axes)} axes; {len(positional)} values were given")
         named = dict(zip((a.name for a in self.form.axes), positional, strict=False)) | axes
+        self.form.check(named)
         value = self.form.predict(self.constants, **named)
         return float(value) if np.ndim(value) == 0 else value
 

@@ -78,7 +78,8 @@ class Known:
         same = (planned.log_parameters[:, None] == planned.log_parameters) & (
             planned.log_tokens[:, None] == planned.log_tokens
         )
-        left = np.where(same, 1.0, together) - np.einsum("in,nk,jk->ij", across, self._inverse, across, optimize=False)
+        told = np.einsum("ik,jk->ij", np.einsum("in,nk->ik", across, self._inverse), across)
+        left = np.where(same, 1.0, together) - told
         diagonal = np.arange(len(planned))
         left[diagonal, diagonal] = np.maximum(left[diagonal, diagonal], LEAST_OPEN)
         return np.einsum("in,n->i", across, self._weighted), left

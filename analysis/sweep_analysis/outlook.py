@@ -15,21 +15,15 @@ from sweep_analysis.fit import Estimate, Fit, Outlook
 from sweep_analysis.forecast import LAWS as CALIBRATED
 from sweep_analysis.forecast import NoForecast, Point, forecast
 from sweep_analysis.ladders import by_compute
-from sweep_analysis.table import Table, TableError
+from sweep_analysis.table import Table
 
 REFITS = 500
 
 
 def outlook(fit: Fit, at: Mapping[str, float], confidence: float) -> Outlook | NoForecast:
-    """The response at axis values `at`. Raises TableError for values no run can have, KeyError for missing axes."""
+    """The response at axis values `at`. Raises ValueError for values no run has, KeyError for wrong axes."""
     form = fit.form
-    missing = [a.name for a in form.axes if a.name not in at]
-    if missing:
-        raise KeyError(f"{form.name} is a law of {', '.join(a.name for a in form.axes)}; missing: {', '.join(missing)}")
-    for axis in form.axes:
-        value = float(at[axis.name])
-        if not np.isfinite(value) or (axis.logarithmic and value <= 0):
-            raise TableError(f"{axis.name} is {value:g}; a finite number greater than zero would be right")
+    form.check(at)
     if form.name in CALIBRATED:
         return _calibrated(fit, float(at["parameters"]), float(at["tokens"]), confidence)
     if not fit.usable:

@@ -90,6 +90,6 @@ def _duplicates(table: Table, law: Law) -> list[str]:
     row = int(np.flatnonzero(place == worst)[0])
     where = ", ".join(f"{a.name} {format_scale(keys[row, i])}" for i, a in enumerate(law.axes))
     return [
-        f"{int(apart.sum())} places have records that disagree by more than {DISAGREEMENT:.0%} (at {where}: "
+        f"records of one place disagree by more than {DISAGREEMENT:.0%}, at {int(apart.sum())} of them ({where}: "
         f"{low[worst]:.4g} and {high[worst]:.4g}): are there failed or repeated runs among them?"
     ]

@@ -42,7 +42,7 @@ class TableError(ValueError):
     """Input that no law can be fitted to, in one sentence: what, where, what would be right."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Table:
     """Columns of equal length in canonical order (sorted by value), so that the order of records changes nothing."""
 
@@ -56,6 +56,9 @@ class Table:
 
     def __getitem__(self, name: str) -> Array:
         return self.columns[name]
+
+    def __repr__(self) -> str:
+        return f"<Table {len(self)} records of {', '.join(self.columns)} from {self.source}>"
 
     def take(self, rows: Array) -> "Table":
         """The given rows (indices or mask), in canonical order still."""
@@ -85,7 +88,7 @@ def read(
     named = _resolve(raw, columns or {}, needs, source)
     length = _length(raw, named, source)
     if length == 0:
-        raise TableError(f"{source} holds no rows: a fit needs records with {', '.join(needs)}")
+        raise TableError(f"no rows in {source}: a fit needs records with {', '.join(needs)}")
     numbers: dict[str, Array] = {}
     for name, found in named.items():
         if name not in LABELS:

@@ -1,6 +1,7 @@
 """Fits: exact where they must be exact, honest where they cannot, and the same whatever the order, units or threads."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 import sweep_analysis as sa
 from sweep_analysis import solve
 from sweep_analysis.bootstrap import bootstrap, refit
+from sweep_analysis.choose import choose
 from sweep_analysis.fit import FitStatus, fit, identifies
 from sweep_analysis.laws import LAWS
 from sweep_analysis.split import exponents, optimal_split, penalty
@@ -169,6 +171,25 @@ def test_nothing_returns_nan():
             assert all(np.isfinite([i.low, i.high]).all() for i in result.parameters.values())
 
 
+@pytest.mark.parametrize(
+    ("positional", "axes", "error", "said"),
+    [
+        ((), {"parameters": math.nan, "tokens": 1e9}, ValueError, "parameters is nan"),
+        ((), {"parameters": 1e9, "tokens": 0.0}, ValueError, "tokens is 0; a finite number greater than zero"),
+        ((), {"parameters": np.array([1e9, -1e9]), "tokens": 1e9}, ValueError, "parameters is -1e\\+09"),
+        ((), {"parameters": 1e9}, KeyError, "missing: tokens"),
+        ((), {"parameters": 1e9, "tokens": 1e9, "epochs": 2}, KeyError, "unknown: epochs"),
+        ((1e9, 1e10, 3.0), {}, TypeError, "3 values were given"),
+    ],
+)
+def test_a_value_that_no_run_has_is_refused_and_never_becomes_nan(positional, axes, error, said):
+    with pytest.raises(error, match=said):
+        fit(SWEEP).predict(*positional, **axes)
+    if not positional and np.ndim(axes["parameters"]) == 0:
+        with pytest.raises(error, match=said):
+            fit(SWEEP).forecast(**axes)
+
+
 def test_bootstrap_agrees_with_the_covariance():
     result = fit(_sweep(sizes=30))
     refits = bootstrap(result, 600)
@@ -288,6 +309,18 @@ def test_a_fit_shows_itself_in_a_console_and_in_a_notebook():
     assert html.count("<tr>") == 6
     assert "entropy floor" in html
     assert "TooFewPoints" in bad._repr_html_()
+
+
+def test_whatever_a_notebook_shows_last_fits_on_a_line_or_in_a_table():
+    result, choice = fit(SWEEP), choose(SWEEP)
+    assert repr(result.table) == f"<Table {len(result.table)} records of parameters, tokens, loss from the records>"
+    assert repr(bootstrap(result, 10)) == "<Bootstrap 10 refits (parametric, seed 0) of E, A, B, alpha, beta>"
+    assert repr(result.form) == "<Law Chinchilla: parameters, tokens → loss>"
+    assert "Hoffmann" in result.form._repr_html_()
+    assert repr(result.parameters["alpha"]).startswith("0.3")
+    assert "95%" in repr(result.forecast(parameters=7e9, tokens=1.4e11))
+    assert len(repr(choice)) < 100
+    assert choice._repr_html_().count("<tr>") == 1 + len(choice.candidates)
 
 
 def test_a_fit_becomes_json_without_nan():

@@ -183,7 +183,7 @@ def test_what_is_no_table_is_refused_in_one_sentence(source, said):
     ("name", "text", "said"),
     [
         ("a.csv", "", "is empty"),
-        ("b.csv", "N,D,loss\n", "holds no rows"),
+        ("b.csv", "N,D,loss\n", "no rows in"),
         ("c.csv", "N,D,loss\n1,2\n", "line 2 of c.csv has 2 values"),
         ("d.csv", "N,N,loss\n1,2,3\n", "names the column 'N' twice"),
         ("e.jsonl", '{"N": 1}\n{"N": \n', "line 2 of e.jsonl is not JSON"),

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
@@ -71,6 +72,12 @@ class Law(ABC):
         Returns the value (R, n) and d value / d constant (R, k, n), or None for the latter when not asked for.
         """
 
+    def __repr__(self) -> str:
+        return f"<Law {self.name}: {', '.join(a.name for a in self.axes)} → {self.response}>"
+
+    def _repr_html_(self) -> str:
+        return f"<div><b>{self.name}</b><br>\\({self.equation}\\)<br>{escape(self.citation)}</div>"
+
     # ---- what follows from the declaration
 
     @property
@@ -94,15 +101,24 @@ class Law(ABC):
         high = np.array([np.log(c.high) if c.positive else c.high for c in self.constants])
         return low, high
 
-    def coordinates(self, values: Mapping[str, Any], units: Mapping[str, float] | None = None) -> list[Array]:
-        """Axis values as `evaluate` wants them. units: divisor of each logarithmic axis, 1 where not given.
+    def check(self, values: Mapping[str, Any]) -> None:
+        """Raise when these are not values of the law's axes: KeyError for their names, ValueError for what they are."""
+        names = [a.name for a in self.axes]
+        for word, wrong in (
+            ("missing", [n for n in names if n not in values]),
+            ("unknown", [n for n in values if n not in names]),
+        ):
+            if wrong:
+                raise KeyError(f"{self.name} is a law of {', '.join(names)}; {word}: {', '.join(wrong)}")
+        for axis in self.axes:
+            given = np.asarray(values[axis.name], dtype=float)
+            bad = ~np.isfinite(given) | (axis.logarithmic & (given <= 0))
+            if bad.any():
+                right = "a finite number greater than zero" if axis.logarithmic else "a finite number"
+                raise ValueError(f"{axis.name} is {given[bad].flat[0]:g}; {right} would be right")
 
-        Raises KeyError with the axes wanted when one is missing.
-        """
-        missing = [a.name for a in self.axes if a.name not in values]
-        if missing:
-            wanted = ", ".join(a.name for a in self.axes)
-            raise KeyError(f"{self.name} is a law of {wanted}; missing: {', '.join(missing)}")
+    def coordinates(self, values: Mapping[str, Any], units: Mapping[str, float] | None = None) -> list[Array]:
+        """Axis values as `evaluate` wants them. units: divisor of each logarithmic axis, 1 where not given."""
         out: list[Array] = []
         for axis in self.axes:
             v = np.asarray(values[axis.name])
