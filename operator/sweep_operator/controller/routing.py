@@ -12,6 +12,8 @@ from sweep_operator.clusters.kubernetes.resources import RUNS, SWEEPS
 from sweep_operator.clusters.kubernetes.views import Identity, JobView, PodView
 from sweep_operator.controller.queue import Key, WorkQueue
 
+SETTLE_SECONDS = 0.05
+"""A sweep is looked at so long after a run of it changed: the runs of a rung change together."""
 PROGRESS_SECONDS = 10.0
 """A change of progress alone is looked at after so long, together with all that came in the meantime."""
 
@@ -58,15 +60,14 @@ class Router:
         if not self._active():
             return
         identity, old, new = change.identity, change.old, change.new
-        keys = [Key(RUNS.kind, identity.namespace, identity.name)]
-        if sweep := self._sweep_of(identity):
-            keys.append(sweep)
+        run, sweep = Key(RUNS.kind, identity.namespace, identity.name), self._sweep_of(identity)
         progress_only = old is not None and new is not None and old.substance == new.substance
-        for key in keys:
-            if progress_only:
-                self._queue.add_after(key, PROGRESS_SECONDS)
-            else:
-                self._queue.add(key)
+        if progress_only:
+            self._queue.add_after(run, PROGRESS_SECONDS)
+        else:
+            self._queue.add(run)
+        if sweep is not None:
+            self._queue.add_after(sweep, PROGRESS_SECONDS if progress_only else SETTLE_SECONDS)
 
     def _workload_changed(self, change: Change[JobView] | Change[PodView]) -> None:
         identity = change.identity

@@ -157,7 +157,7 @@ class Api:
             options["preconditions"] = {"uid": uid}
         return self._call("delete", "DELETE", path, options, "application/json", {}).document
 
-    def pages(self, path: str, selector: str = "", limit: int = 500) -> Iterator[dict[str, Any]]:
+    def pages(self, path: str, selector: str = "", limit: int = 200) -> Iterator[dict[str, Any]]:
         """A list, page by page; every page is of the same resourceVersion. Raises Gone when it grew too old."""
         query: dict[str, str | int] = {"limit": limit}
         if selector:
