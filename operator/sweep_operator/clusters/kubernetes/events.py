@@ -30,6 +30,8 @@ SERIES_SECONDS = 360.0
 COUNTED_EVERY_SECONDS = 30.0
 """A growing series is written at most so often."""
 WAITING, REMEMBERED = 2000, 2048
+LONGEST_NOTE = 1024
+"""Bytes, by the API server's rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ def event_document(subject: Subject, event: Event, at: str, instance: str) -> di
         "type": "Warning" if event.warning else "Normal",
         "reason": event.reason,
         "action": "Reconcile",
-        "note": event.message[:1024],
+        "note": event.message.encode()[:LONGEST_NOTE].decode(errors="ignore"),
         "reportingController": REPORTER,
         "reportingInstance": instance,
         "regarding": {
