@@ -222,8 +222,8 @@ class Alerts(Document):
     """Those by which your Prometheus selects rules."""
     extra_labels: Strings = {}
     """Put on every alert, for routing."""
-    runbook_url: str = "https://github.com/scalingsweep/scalingsweep/blob/main/docs/runbooks.md"
-    """The page whose headings are the alerts' names."""
+    runbook_url: str = "docs/runbooks.md"
+    """The address under which the page of that name is read where you are; its headings are the alerts' names."""
     disabled: tuple[Annotated[str, Field(pattern="^ScalingSweep[A-Za-z]+$")], ...] = ()
     """Names of alerts to leave out."""
     thresholds: Thresholds = Thresholds()

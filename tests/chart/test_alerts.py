@@ -261,8 +261,7 @@ def test_who_is_paged_is_told_who_may_decide_and_how(
             "summary": "Sweep lab/web waits for a person at rung 1b: ForecastTooWide.",
             "description": "Nothing new starts until somebody with the verb approve on scalingsweeps in lab decides:"
             " scalingsweep approve -n lab web, or scalingsweep abort.",
-            "runbook_url": "https://github.com/scalingsweep/scalingsweep/blob/main/docs/runbooks.md"
-            "#scalingsweepawaitingapproval",
+            "runbook_url": "docs/runbooks.md#scalingsweepawaitingapproval",
         },
     }
     found = run_cases(

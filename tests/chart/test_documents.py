@@ -1,6 +1,7 @@
 """What the chart would install, over a matrix of values: valid by the published schemas, and safe by default."""
 
 import re
+import tomllib
 from typing import Any
 
 import pytest
@@ -115,6 +116,12 @@ def test_what_is_installed_is_valid_by_the_published_schemas(helm: Helm, case: s
 @pytest.mark.parametrize("case", MATRIX)
 def test_the_chart_passes_lint(helm: Helm, case: str) -> None:
     helm("lint", "--strict", str(CHART), values=MATRIX[case])
+
+
+def test_the_chart_is_of_the_projects_version() -> None:
+    head = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert head["appVersion"] == project["version"]
 
 
 def test_generated_files_are_as_generated() -> None:
