@@ -93,6 +93,7 @@ def test_the_written_manifest_is_accepted_and_is_the_plan(planned, called, folde
     document = YAML(typ="safe").load(path.read_text())
     sizes = [rung["runs"][0]["parameters"] for rung in document["spec"]["ladder"]["rungs"]]
     assert sizes == [rung["parameters"] for rung in plan["rungs"]]
+    assert document["spec"]["target"]["inferenceTokens"] == "10B"
     assert document["spec"]["budget"] == {"gpuHours": 0.01}
     status, out, _ = called(folder, "plan", str(path), "-o", "json")
     again = json.loads(out)

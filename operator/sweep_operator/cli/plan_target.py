@@ -309,7 +309,7 @@ def _write_manifest(
     document: dict[str, Any],
 ) -> None:
     path: Path = options.write_to
-    manifest = _manifest(path, training, rungs, target, allowed, document)
+    manifest = _manifest(path, training, rungs, target, allowed, document, options)
     from ruamel.yaml import YAML
 
     yaml = YAML()
@@ -335,16 +335,18 @@ def _manifest(
     target: Run,
     allowed: float,
     document: dict[str, Any],
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
     """The ScalingSweep; its warm-up is the shortest that acceptance takes. Raises InputError."""
     widest = 1.5 * document["forecast"]["halfWidth"]
+    serving = {} if options.inference_tokens is None else {"inferenceTokens": options.inference_tokens}
     for warmup in range(2, len(rungs) + 1):
         manifest = {
             "apiVersion": "scalingsweep.dev/v1alpha1",
             "kind": "ScalingSweep",
             "metadata": {"name": f"to-{format_scale(float(f'{target.parameters:.2g}')).lower().replace('.', '-')}"},
             "spec": {
-                "target": {"parameters": target.parameters, "tokens": target.tokens[-1]},
+                "target": {"parameters": target.parameters, "tokens": target.tokens[-1]} | serving,
                 "ladder": {"rungs": [_listed(name, runs) for name, runs in rungs]},
                 "gate": {"warmupRungs": warmup, "maxHalfWidth": min(0.5, max(0.05, float(f"{widest:.2g}")))},
                 "budget": {"gpuHours": allowed},
