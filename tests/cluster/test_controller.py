@@ -170,6 +170,31 @@ def test_a_deleted_run_or_sweep_is_looked_at_too(world, queue, clock):
     assert taken(queue) == [SWEEP]
 
 
+def test_stores_that_learn_at_the_same_time_do_not_wait_for_each_other(world, queue):
+    world.sweep()
+    world.run()
+
+    def learn(store, document, kind):
+        for number in range(1000, 2000):
+            document["metadata"]["resourceVersion"] = str(number)
+            document["metadata"]["generation"] = number
+            store.put(json.loads(json.dumps({"spec": {"number": number}, "kind": kind, **document})))
+
+    head = {"apiVersion": "scalingsweep.dev/v1alpha1"}
+    owner = {"kind": "ScalingSweep", "name": "demo", "uid": "s-1", "controller": True}
+    sweep = {**head, "metadata": {"name": "demo", "namespace": "default", "uid": "s-1"}}
+    run = {**head, "metadata": {"name": "demo-a-1", "namespace": "default", "uid": "r-1", "ownerReferences": [owner]}}
+    threads = [
+        threading.Thread(target=learn, args=(world.caches.sweeps, sweep, "ScalingSweep"), daemon=True),
+        threading.Thread(target=learn, args=(world.caches.runs, run, "ScalingRun"), daemon=True),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+
+
 def test_a_standby_queues_nothing_and_a_new_leader_everything(world, queue, clock):
     world.active = False
     world.sweep()

@@ -86,6 +86,15 @@ def test_an_event_need_not_wait_for_a_long_retry(queue):
     assert queue.get() == key("a")
 
 
+def test_when_trouble_is_over_what_failed_is_tried_at_once_and_nothing_else(queue):
+    for _ in range(20):
+        queue.retry(key("failed"))
+    queue.add_after(key("waiting"), 60)
+    queue.hurry()
+    assert (len(queue), queue.delayed) == (1, 1)
+    assert queue.get() == key("failed")
+
+
 def test_age_and_depth_are_those_of_keys_that_wait_for_a_worker(queue, clock):
     queue.add(key("a"))
     clock.now += 3

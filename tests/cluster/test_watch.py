@@ -108,12 +108,15 @@ def test_a_broken_connection_is_noticed_shown_and_nothing_is_missed(
     put("b")
     api.delete(CONFIG_MAPS.path(namespace, "a"))
     until(lambda: watch.trouble != "")
+    recovered = []
+    watch._on_recovery = lambda: recovered.append(True)
     assert names(store) == {"a"}
     assert watch.stale_seconds > 0
     network.heal()
     until(lambda: names(store) == {"b"})
     assert watch.lists == 1, "the watch goes on where it was; nothing is listed anew"
     until(lambda: watch.trouble == "")
+    assert recovered == [True], "what failed meanwhile is to be tried again"
     network.close()
 
 

@@ -96,8 +96,8 @@ class Election:
 
     @property
     def alive(self) -> bool:
-        """Whether the election is being held."""
-        return self._thread.is_alive()
+        """Whether its thread runs, or has yet to be started."""
+        return self._thread.ident is None or self._thread.is_alive()
 
     def start(self) -> None:
         """Begin to ask for the Lease."""

@@ -93,7 +93,7 @@ class Operator:
         self._leads = threading.Event()
         self._stopping = threading.Event()
         self._router = Router(self.caches, self.queue, self._leads.is_set)
-        self._watches = list(_watches(api, self.caches, settings))
+        self._watches = list(_watches(api, self.caches, settings, self.queue.hurry))
         self.election = Election(
             lease_api,
             settings.lease_namespace,
@@ -180,6 +180,8 @@ class Operator:
             wrong["workers"] = f"the pass over {key} has been going on for {seconds:.0f} s"
         if not self._workers.alive:
             wrong["workers"] = "a worker has ended"
+        if not self.election.alive:
+            wrong["lease"] = "its thread has ended"
         for watch in self._watches:
             if not watch.alive:
                 wrong[f"watch-{watch.resource.plural}"] = "its thread has ended"
@@ -240,8 +242,11 @@ class Operator:
         return Page(200, CONTENT_TYPE, self._page.text().encode() + generate_latest(self._registry))
 
 
-def _watches(api: Api, caches: Caches, settings: Settings) -> Iterator[Watch]:
-    """One for each resource and namespace. Of Jobs and Pods only those that carry a run's label are asked for."""
+def _watches(api: Api, caches: Caches, settings: Settings, on_recovery: Callable[[], None]) -> Iterator[Watch]:
+    """One for each resource and namespace. Of Jobs and Pods only those that carry a run's label are asked for.
+
+    When one has found the API server again, whatever failed in the meantime is tried again at once.
+    """
     watched: Sequence[tuple[Resource, Store, str]] = (  # type: ignore[type-arg] # stores of four kinds side by side
         (SWEEPS, caches.sweeps, ""),
         (RUNS, caches.runs, ""),
@@ -250,7 +255,7 @@ def _watches(api: Api, caches: Caches, settings: Settings) -> Iterator[Watch]:
     )
     for resource, store, selector in watched:
         for namespace in settings.namespaces or (None,):
-            yield Watch(api, resource, store, namespace, selector, settings.watch)
+            yield Watch(api, resource, store, namespace, selector, settings.watch, on_recovery)
 
 
 def _servers(

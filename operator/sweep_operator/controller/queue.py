@@ -91,6 +91,13 @@ class WorkQueue(Generic[K]):
         self.add_after(key, pause)
         return pause
 
+    def hurry(self) -> None:
+        """What kept keys from succeeding may be over: those that wait for a retry are worked on at once."""
+        with self._changed:
+            for key in [key for key in self._failures if key in self._due]:
+                del self._due[key]
+                self._add(key)
+
     def forget(self, key: K) -> None:
         """It went well: the next retry begins with the shortest pause."""
         with self._changed:

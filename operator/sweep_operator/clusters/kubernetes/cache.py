@@ -64,7 +64,10 @@ class Store(Generic[P]):
         self._listeners: list[Callable[[Change[P]], None]] = []
 
     def listen(self, listener: Callable[[Change[P]], None]) -> None:
-        """Be told of every change, in order, on the thread that learnt it; it must be quick and must not raise."""
+        """Be told of every change on the thread that learnt it, which must not take long; it must not raise.
+
+        Changes of one object by two threads may be told in either order. No lock is held: a listener may ask any store.
+        """
         self._listeners.append(listener)
 
     def get(self, namespace: str, name: str) -> P | None:
@@ -105,16 +108,18 @@ class Store(Generic[P]):
                 return
             if old is not None and old.identity.resource_version >= identity.resource_version:
                 return
+            changes = []
             if old is not None and old.identity.uid != identity.uid:
                 self._drop(key, old)
-                self._tell(Change(old, None))
+                changes.append(Change(old, None))
                 old = None
             elif old is not None:
                 self._unindex(key, old.identity)
             self._objects[key] = new
             for entry in _entries(identity):
                 self._index.setdefault(entry, set()).add(key)
-            self._tell(Change(old, new))
+            changes.append(Change(old, new))
+        self._tell(*changes)
 
     def remove(self, document: dict[str, Any]) -> None:
         """Learn that an object is gone, or no longer ours to watch."""
@@ -123,9 +128,11 @@ class Store(Generic[P]):
         with self._lock:
             old = self._objects.get(key)
             self._bury(identity.uid, identity.resource_version)
-            if old is not None and old.identity.uid == identity.uid:
+            known = old is not None and old.identity.uid == identity.uid
+            if old is not None and known:
                 self._drop(key, old)
-                self._tell(Change(old, None))
+        if known:
+            self._tell(Change(old, None))
 
     def keep_only(self, seen: set[str], resource_version: int, namespace: str | None) -> None:
         """After a list: what it did not hold (by UID) is gone, unless it was learnt of later than the list."""
@@ -140,11 +147,12 @@ class Store(Generic[P]):
             for key, known in gone:
                 self._bury(known.identity.uid, resource_version)
                 self._drop(key, known)
-                self._tell(Change(known, None))
+        self._tell(*(Change(known, None) for _, known in gone))
 
-    def _tell(self, change: Change[P]) -> None:
-        for listener in self._listeners:
-            listener(change)
+    def _tell(self, *changes: Change[P]) -> None:
+        for change in changes:
+            for listener in self._listeners:
+                listener(change)
 
     def _bury(self, uid: str, resource_version: int) -> None:
         self._buried[uid] = resource_version

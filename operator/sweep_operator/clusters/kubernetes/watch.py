@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,8 @@ class WatchTimes:
     """The server is asked to end the watch within this range, so that watches do not end together."""
     silence_seconds: float = 90.0
     first_pause_seconds: float = 0.2
-    longest_pause_seconds: float = 30.0
+    longest_pause_seconds: float = 5.0
+    """Between tries; there is one operator, and a cluster that comes back should not wait for it."""
 
 
 class Watch:
@@ -46,6 +47,7 @@ class Watch:
         namespace: str | None = None,
         selector: str = "",
         times: WatchTimes | None = None,
+        on_recovery: Callable[[], None] = lambda: None,
     ) -> None:
         self.resource = resource
         self.namespace = namespace
@@ -59,6 +61,7 @@ class Watch:
         self._path = resource.path(namespace)
         self._selector = selector
         self._times = times or WatchTimes()
+        self._on_recovery = on_recovery
         self._version = ""
         self._synced = threading.Event()
         self._stopping = threading.Event()
@@ -145,7 +148,6 @@ class Watch:
                 return
         self._store.keep_only(seen, int(version), self.namespace)
         self._version = version
-        self.trouble = ""
         self._synced.set()
 
     def _watch(self) -> None:
@@ -169,8 +171,10 @@ class Watch:
                     self._response = None
 
     def _lines(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-        self.trouble = ""
         self._heard = time.monotonic()
+        if self.trouble:
+            self.trouble = ""
+            self._on_recovery()
         rest = b""
         for chunk in response.stream(65536):
             if self._stopping.is_set():
