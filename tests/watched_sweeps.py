@@ -15,14 +15,15 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from control_plane import ControlPlane, free_port
-from helm_chart import CHART, MONITORING, Helm, only
+from helm_chart import CHART, MONITORING, Documents, Helm, only
 from live_operator import KINDS, Place, manifest, until
 from prometheus import Prometheus
 from simulated_cluster import healthy
@@ -97,12 +98,7 @@ class WatchedSweeps:
         self.helm("install", RELEASE, str(CHART), "-n", "ops", values=VALUES)
         self.held.callback(self.helm, "uninstall", RELEASE, "-n", "ops")
         self.plane.kubectl("wait", "--for=condition=Established", *(f"crd/{name}" for name in KINDS))
-        documents = self.helm.documents(*MONITORING, values=VALUES)
-        self.pod = only(documents, "Deployment")["spec"]["template"]["spec"]["containers"][0]
-        self.test_pod = only(documents, "Pod")["spec"]["containers"][0]
-        policy = only(documents, "ConfigMap", "sweeps-scalingsweep-policy")["data"]["policy.yaml"]
-        (self.folder / "policy.yaml").write_text(policy)
-        self.health_port, self.metrics_port = free_port(), free_port()
+        documents = self._render()
         self.place = Place(self.plane, NAMESPACE)
         self._start_operator()
         rules = only(documents, "PrometheusRule")["spec"]["groups"]
@@ -141,6 +137,24 @@ class WatchedSweeps:
         until(lambda: self.prometheus.query('ALERTS{alertstate="firing"}'), 60)
         self.report_training()
         time.sleep(2)
+
+    @contextmanager
+    def operator_alone(self) -> Iterator["WatchedSweeps"]:
+        """The operator on an installation that stands already, with nothing to do."""
+        self._render()
+        self._start_operator()
+        yield self
+        self.stop()
+
+    def _render(self) -> Documents:
+        """What the chart says of pods and policy."""
+        documents = self.helm.documents(*MONITORING, values=VALUES)
+        self.pod = only(documents, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+        self.test_pod = only(documents, "Pod")["spec"]["containers"][0]
+        policy = only(documents, "ConfigMap", "sweeps-scalingsweep-policy")["data"]["policy.yaml"]
+        (self.folder / "policy.yaml").write_text(policy)
+        self.health_port, self.metrics_port = free_port(), free_port()
+        return documents
 
     def _start_operator(self) -> None:
         token = self.plane.service_account_token("ops", "sweeps-scalingsweep")

@@ -1,5 +1,6 @@
 """A live Prometheus over the operator while ladders climb: every panel and every alert's selector finds its series."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -79,6 +80,19 @@ def test_the_alerts_that_fire_are_those_whose_sweeps_are_in_trouble(watched: Wat
     expected = {("ScalingSweepAwaitingApproval", "held"), ("ScalingSweepForecastBroken", "broken")}
     until(lambda: expected <= firing(), 30, firing)
     assert not {sweep for _, sweep in firing()} & {"climb", "running", "queued"}
+
+
+@pytest.mark.parametrize(("sweep", "condition"), [("broken", "Consistent"), ("held", "AwaitingApproval")])
+def test_condition_metric_event_and_log_tell_the_same_reason(
+    watched: WatchedSweeps, sweep: str, condition: str
+) -> None:
+    reason = watched.place.condition(condition, sweep)["reason"]
+    (series,) = watched.prometheus.query(f'scalingsweep_sweep_condition{{sweep="{sweep}",condition="{condition}"}}')
+    assert series["metric"]["reason"] == reason
+    log = [json.loads(line) for line in (watched.folder / "operator.log").read_text().splitlines()]
+    assert [entry for entry in log if entry.get("sweep") == sweep and entry["message"].startswith(f"{reason}: ")]
+    events = watched.plane.get("events.events.k8s.io", "-n", "research")["items"]
+    assert reason in {event["reason"] for event in events if event["regarding"]["name"] == sweep}
 
 
 def test_every_series_that_is_documented_is_there(watched: WatchedSweeps) -> None:
