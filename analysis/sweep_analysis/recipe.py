@@ -92,6 +92,8 @@ class Training(Execution):
             raise ValueError("documentMask needs documents, which data.sources has; corpus and files are one stream")
         if self.document_mask and kind == "RewardModel":
             raise ValueError("a reward model reads one answer a sequence; leave documentMask out")
+        if kind == "RewardModel" and (self.micro_batch or 0) % 2:
+            raise ValueError("a reward model's sequences come in pairs; set microBatch to an even number")
         if kind == "RewardModel" and self.evaluation and self.evaluation.tasks:
             raise ValueError("a reward model has no likelihood to answer tasks with; leave evaluation.tasks out")
         if self.batch_tokens is not None and self.batch_rule != "StepLaw":

@@ -16,6 +16,7 @@ from sweep_analysis.rung import Run, RunOrder
 from sweep_trainer.__main__ import train
 from sweep_trainer.data import prepare
 from sweep_trainer.data.examples import Layout
+from sweep_trainer.engines.micro_batch import MicroBatch
 from sweep_trainer.interruption import Interrupted, Interruption
 from sweep_trainer.report import Report
 from sweep_trainer.train import run
@@ -152,6 +153,25 @@ def test_weights_of_another_shape_are_refused_by_the_tensor_that_differs(tmp_pat
         assert failure_of(order).reason is FailureReason.BAD_CONFIGURATION
         assert sentence in failure_of(order).message
         assert len(failure_of(order).message.splitlines()) == 1
+
+
+def test_a_reward_model_computes_whole_pairs_whatever_the_size_of_its_pieces(tmp_path: Path) -> None:
+    data = sources(tmp_path, answers=PAIRS)
+    curves = []
+    for pieces in ({}, {"micro_batch": 2}):
+        order = order_of(tmp_path / str(len(pieces)), data=data, objective={"kind": "RewardModel"}, **pieces)
+        run(order, Interruption(), Report(order), begun=time.monotonic())
+        curves.append([point["loss"] for point in curve_of(order)])
+    assert curves[0][:3] == pytest.approx(curves[1][:3], rel=0.02)  # the first step of Adam magnifies rounding
+    micro = MicroBatch(None, 2)
+    assert [micro.halve(12) and micro.sequences for _ in range(4)] == [6, 4, 2, False]
+
+
+def test_a_kernel_that_cannot_run_ends_the_run_before_its_first_step(tmp_path: Path) -> None:
+    order = order_of(tmp_path, data=sources(tmp_path, a=letters("a")), attention="Fa2", precision="bf16")
+    assert train(str(written(order))) == ExitStatus.BAD_CONFIGURATION
+    assert failure_of(order).message.startswith("attention Fa2 needs a CUDA device")
+    assert not list(Path(order.storage).glob("checkpoint-*"))
 
 
 def test_a_reward_model_learns_which_answer_is_better(tmp_path: Path) -> None:

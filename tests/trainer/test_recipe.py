@@ -133,6 +133,15 @@ SOURCES = {"sources": [{"name": "web", "files": ["web.jsonl"]}]}
         ({"documentMask": True}, "documentMask needs documents, which data.sources has"),
         ({"objective": {"kind": "FineTuning"}}, "objective FineTuning reads documents of several fields"),
         ({"objective": {"prompt": "q"}}, "objective.kind Pretraining reads no prompt"),
+        ({"data": SOURCES, "objective": {"kind": "RewardModel"}, "microBatch": 3}, "set microBatch to an even number"),
+        (
+            {
+                "data": SOURCES,
+                "objective": {"kind": "RewardModel"},
+                "evaluation": {"tasks": [{"name": "q", "kind": "Cloze", "data": "q"}]},
+            },
+            "a reward model has no likelihood to answer tasks with",
+        ),
         ({"batchTokens": 2048, "batchRule": "Critical"}, "batchRule Critical has no effect beside batchTokens"),
         ({"learningRate": {"rule": "StepLaw", "peak": 0.1}}, r"learningRate\.rule StepLaw has no use for peak"),
         ({"learningRate": {"rule": "MuTransfer", "peak": 0.1}}, "MuTransfer needs baseWidth"),

@@ -18,7 +18,13 @@ def engine_for(order: RunOrder, hyper: Hyperparameters, ranks: Ranks) -> Engine:
     """Build the model and the engine around it. Raises RunError when the recipe cannot be carried out like that."""
     training = order.training
     try:
-        ranks.share(hyper.batch_tokens // hyper.sequence_length)
+        sequences = hyper.batch_tokens // hyper.sequence_length
+        ranks.share(sequences)
+        if hyper.shape.scalar_head and sequences // ranks.world % 2:
+            raise ValueError(
+                f"{sequences // 2} pairs of answers do not divide among {ranks.world} processes; set batchTokens to a"
+                f" multiple of {2 * ranks.world * hyper.sequence_length:,}"
+            )
         if training.engine == "DeepSpeed":
             from sweep_trainer.engines.zero import Zero
 

@@ -17,8 +17,10 @@ log = logging.getLogger(__name__)
 class MicroBatch:
     """Sequences that are computed at a time; None until the first step says how many there are."""
 
-    def __init__(self, asked: int | None) -> None:
+    def __init__(self, asked: int | None, least: int = 1) -> None:
+        """`least`: sequences that belong together, as two answers to one prompt do; `asked` is a multiple of it."""
         self.sequences = asked
+        self._least = least
 
     def pieces(self, batch: Batch) -> Iterator[tuple[Batch, float]]:
         """The batch in pieces, each with its share of the batch."""
@@ -28,15 +30,15 @@ class MicroBatch:
             yield piece, len(piece) / len(batch)
 
     def halve(self, sequences: int) -> bool:
-        """Take half as many from now on, of a step of so many; False when one at a time was too much already."""
-        size = min(self.sequences or sequences, sequences)
+        """Take half as many from now on, of a step of so many; False when the least at a time was too much already."""
+        size = min(self.sequences or sequences, sequences) // self._least
         if size == 1:
             return False
-        self.sequences = (size + 1) // 2
+        self.sequences = (size + 1) // 2 * self._least
         log.warning(
             "the device's memory ran out: %d sequences at a time instead of %d; a step still has %d",
             self.sequences,
-            size,
+            size * self._least,
             sequences,
         )
         return True

@@ -48,7 +48,7 @@ class PlainTorch:
         self.model = build(hyper, seed, self._device, attention)
         self.parameters = sum(p.numel() for p in self.model.parameters())
         self._optimizer = FlatAdamW(self.model, hyper.optimizer, hyper.width_ratio)
-        self._micro = MicroBatch(execution.micro_batch)
+        self._micro = MicroBatch(execution.micro_batch, 2 if hyper.shape.scalar_head else 1)
         self._autocast = partial(
             torch.autocast, self._device.type, DTYPES[hyper.precision], enabled=hyper.precision != "fp32"
         )
