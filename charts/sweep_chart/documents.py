@@ -61,7 +61,7 @@ def _labelled(document: dict[str, Any]) -> str:
 
 
 def _yaml(value: Any) -> str:
-    text = yaml.safe_dump(value, sort_keys=False, width=10_000, default_flow_style=False)
+    text: str = yaml.safe_dump(value, sort_keys=False, width=10_000, default_flow_style=False)
     assert "{{" not in text, "a document of the project would be read as a template"
     text = text.replace(
         f"request.userInfo.username != '{STAND_IN.username}'",

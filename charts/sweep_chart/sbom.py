@@ -48,7 +48,7 @@ def bill(lock: Path, version: str) -> str:
     """The document."""
     packages = pins(lock)
     root = f"pkg:pypi/{SELF}@{version}"
-    depends: dict[str, list[str]] = {root: []} | {package.reference: [] for package in packages}
+    depends: dict[str, list[str]] = {reference: [] for reference in (root, *(p.reference for p in packages))}
     by_name: dict[str, list[Pin]] = {}
     for package in packages:
         by_name.setdefault(package.name, []).append(package)

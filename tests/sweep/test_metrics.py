@@ -119,6 +119,16 @@ def test_a_sweep_that_waits_for_a_person_says_where_and_why(manifest):
     assert waiting == [("sweep_awaiting_approval", *sorted((rung.name, rung.verdict.reason)))]
 
 
+def test_the_number_of_series_is_bounded_as_the_docs_say(climbed, manifest):
+    running = SimulatedCluster(manifest(budget={"flops": "1e15", "gpuHours": 500}))
+    settle(running)
+    for cluster in (climbed, running):
+        unfinished = [run for run in cluster.runs(cluster.stored) if not run.status.finished]
+        own = [key for key in series(cluster) if not key[0].startswith(("build", "series"))]
+        assert len(own) <= 60 + 18 * len(cluster.stored.status.rungs)
+        assert len(series(cluster, of_runs=True)) - len(series(cluster)) <= 8 * len(unfinished)
+
+
 def test_no_sweep_no_series_and_no_error():
     assert "scalingsweep_sweep" not in SweepPage(list).text()
 
