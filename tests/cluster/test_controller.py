@@ -256,6 +256,18 @@ def test_success_says_when_to_look_again(workers, queue):
     assert taken(queue) == [RUN]
 
 
+def test_a_key_that_never_comes_to_rest_is_slowed_down(queue, clock):
+    workers = Workers(queue, lambda key: Progressed(changed=True), Measures(), 1)
+    assert [workers._attempt(RUN) for _ in range(50)] == ["Changed"] * 50
+    assert taken(queue) == [RUN]
+    assert [workers._attempt(RUN) for _ in range(3)] == ["Restless"] * 3
+    assert (len(queue), queue.delayed) == (0, 1)
+    workers._pass = lambda key: Progressed(changed=False)
+    assert workers._attempt(RUN) == "Settled"
+    workers._pass = lambda key: Progressed(changed=True)
+    assert workers._attempt(RUN) == "Changed"
+
+
 def test_a_write_that_the_lease_forbade_is_dropped_since_the_process_is_ending(workers, queue):
     assert workers(raising(NotLeading("lost"))) == "NotLeading"
     assert (len(queue), queue.delayed) == (0, 0)

@@ -2,7 +2,7 @@
 
 Owns the meaning of every way in which a pass may end. One key's trouble never stops another's.
 
-    it changed something    at once                       Conflict, NotNow     again, ever more slowly
+    it changed something    at once (fifty times)         Conflict, NotNow     again, ever more slowly
     it asks to wait         then                          ApiError, OSError    the same; logged when it lasts
     neither                 when something changes        NameTaken,
     NotLeading              never: the process is ending    UnreadableError    the same; told as an event
@@ -23,6 +23,8 @@ from sweep_operator.reconcile import Progressed
 
 log = logging.getLogger(__name__)
 
+LONGEST_STREAK = 50
+"""Passes in a row that each changed something; a run's whole life has six."""
 LASTING_SECONDS = 1.0
 """Trouble is logged once a key's pause has grown to this: what one retry heals is nobody's concern."""
 
@@ -37,6 +39,7 @@ class Workers:
         self._pass = one_pass
         self._measures = measures
         self._began: dict[str, tuple[float, Key]] = {}
+        self._streaks: dict[Key, int] = {}
         self._threads = [
             threading.Thread(target=self._work, name=f"worker-{number}", daemon=True) for number in range(count)
         ]
@@ -101,13 +104,22 @@ class Workers:
             pause = self._queue.retry(key)
             log.exception("a pass over %s failed unexpectedly; again in %.3g s", key, pause)
             return "Error"
-        self._queue.forget(key)
         if progressed.changed:
-            self._queue.add(key)
-            return "Changed"
+            return self._changed(key)
+        self._queue.forget(key)
+        self._streaks.pop(key, None)
         if progressed.requeue_seconds is not None:
             self._queue.add_after(key, progressed.requeue_seconds)
         return "Settled"
+
+    def _changed(self, key: Key) -> str:
+        """Look again at once; but a key that never comes to rest is a bug of ours, and must not become a storm."""
+        self._streaks[key] = streak = self._streaks.get(key, 0) + 1
+        if streak > LONGEST_STREAK:
+            return self._again(key, "Restless", f"changed {streak} times without coming to rest")
+        self._queue.forget(key)
+        self._queue.add(key)
+        return "Changed"
 
     def _again(self, key: Key, outcome: str, why: str) -> str:
         pause = self._queue.retry(key)
