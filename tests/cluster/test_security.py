@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -148,6 +149,14 @@ def test_the_operator_has_the_verbs_of_its_rules_and_no_other(secured: ControlPl
     assert operator.rights(namespace) == granted(roles.OPERATOR_RULES)
     allowed = {right for right in everything(secured) if operator.may(right, namespace)}
     assert allowed - EVERY_ACCOUNT == granted(roles.OPERATOR_RULES)
+
+
+def test_the_page_on_security_lists_these_very_rules() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    listed = [line for line in page.partition("| on | verbs | why |")[2].partition("\n\n")[0].splitlines() if line][1:]
+    for line, rule in zip(listed, (*roles.OPERATOR_RULES, *roles.lease_rules()), strict=True):
+        named = f" named {', '.join(rule.names)}" if rule.names else ""
+        assert line == f"| {', '.join(rule.resources)}{named} | {', '.join(rule.verbs)} | {rule.why} |"
 
 
 def test_the_operator_of_one_namespace_has_nothing_in_another_nor_in_the_cluster(

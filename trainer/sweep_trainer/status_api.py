@@ -60,7 +60,10 @@ class StatusApi:
 
     @classmethod
     def of_pod(cls, run: str, uid: str) -> "StatusApi":
-        """As the pod that this runs in. Raises Unavailable outside of one."""
+        """As the pod that this runs in. Raises Unavailable outside of one.
+
+        `SCALINGSWEEP_ACCOUNT` names the account's folder where it is not mounted at the usual place.
+        """
         account = Path(os.environ.get("SCALINGSWEEP_ACCOUNT", ACCOUNT))
         try:
             host, port = os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ["KUBERNETES_SERVICE_PORT"])
