@@ -19,12 +19,14 @@ from sweep_operator.clusters.kubernetes.watch import Watch
 OVER = ("Promoted", "Superseded")
 TIMES = {"time", "startedAt", "finishedAt", "lastTransitionTime", "lastUpdated"}
 SPEND = {"spent", "gpuHours", "observedGeneration"}
+IDENTITIES = {"evidence"}
+"""A digest of records with the UIDs of their runs, which no two sweeps share."""
 
 
 def lasting(value: Any) -> Any:
-    """A status without times and without what disturbances cost."""
+    """A status without times, without what disturbances cost, and without what follows from UIDs."""
     if isinstance(value, dict):
-        return {k: lasting(v) for k, v in value.items() if k not in TIMES | SPEND}
+        return {k: lasting(v) for k, v in value.items() if k not in TIMES | SPEND | IDENTITIES}
     return [lasting(v) for v in value] if isinstance(value, list) else value
 
 

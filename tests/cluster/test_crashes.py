@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 from control_plane import ControlPlane
-from disturbances import MOMENTS, STORMS, Arena, described, measured, outage, undisturbed
+from disturbances import MOMENTS, STORMS, Arena, described, difference, measured, outage, undisturbed
 from faulty_proxy import HANGS, LOST
 from live_operator import Place, install_resources, manifest, until
 from standin_trainers import StandinTrainers
@@ -105,7 +105,8 @@ def test_killed_after_every_write_all_the_way_through(plane, expected, writes):
         assert lives < 400, (place.phase(), place.rungs())
     assert lives >= 30 // writes
     until(lambda: not witness.verdict(), 10, witness.verdict)
-    assert lasting(place.sweep()["status"]) == expected
+    status = lasting(place.sweep()["status"])
+    assert status == expected, difference(expected, status)
     assert {run["status"]["attempt"] for run in place.runs()} == {1}
     trainers.stop()
     witness.stop()

@@ -110,7 +110,7 @@ def test_progress_of_a_rung_lives_in_its_status_while_it_runs(climb, trainers):
     place = climb()
 
     def progress():
-        rungs = place.sweep()["status"].get("rungs", ())
+        rungs = place.sweep().get("status", {}).get("rungs", ())
         return next((r["progress"] for r in rungs if r["name"] == "b" and "progress" in r), {})
 
     until(lambda: progress().get("share") == 0.4)
@@ -538,17 +538,25 @@ def test_a_run_with_a_forged_owner_is_ignored_and_told(running, trainers):
     assert not running.items(JOBS, "scalingsweep.dev/run=forged")
 
 
-def test_a_status_that_a_person_emptied_is_found_again_from_the_runs(running, trainers):
+def test_a_status_that_a_person_empties_is_refused_and_one_that_is_edited_is_found_again(running, trainers):
     before = running.sweep()["status"]
     emptied = [{"op": "remove", "path": "/status"}]
-    running.kubectl("patch", "scalingsweep", "climb", "--type=json", "--subresource=status", "-p", json.dumps(emptied))
-    until(lambda: running.rungs().get("b") == "Running")
-    after = running.sweep()["status"]
-    assert [r["state"] for r in after["rungs"]] == [r["state"] for r in before["rungs"]]
+    how = ("patch", "scalingsweep", "climb", "--subresource=status")
+    refused = running.plane.kubectl(
+        *how, "--type=json", "-p", json.dumps(emptied), "-n", running.namespace, check=False
+    )
+    assert refused.returncode != 0
+    assert "stays in the status" in refused.stderr
+    edited = {"status": {"phase": "Succeeded", "conditions": [], "spent": {"flops": 1}, "law": None}}
+    running.plane.kubectl(*how, "--type=merge", "-p", json.dumps(edited))
+    until(lambda: running.phase() == "Running")
+    assert {c["type"]: c["status"] for c in running.sweep()["status"]["conditions"]} == {
+        c["type"]: c["status"] for c in before["conditions"]
+    }
     trainers.play = lambda run, attempt: Play()
-    running.kubectl("delete", "pod", running.pods("b")[0]["metadata"]["name"])
-    running.until_phase("Succeeded")
-    assert all(run["status"]["attempt"] <= 2 for run in running.runs())
+    trainers.release()
+    status = running.until_phase("Succeeded")
+    assert status["law"]["records"] == 10
     assert only_once(trainers)
 
 

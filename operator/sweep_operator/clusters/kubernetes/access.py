@@ -10,14 +10,14 @@ from sweep_operator.api import ScalingSweep
 from sweep_operator.clusters import NameTaken
 from sweep_operator.clusters.kubernetes.client import Api
 from sweep_operator.clusters.kubernetes.errors import AlreadyExists
-from sweep_operator.clusters.kubernetes.ownership import JSON, SWEEP_UID
+from sweep_operator.clusters.kubernetes.ownership import JSON, SWEEP_UID, controller_of
 from sweep_operator.clusters.kubernetes.resources import CLAIMS, ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS
 from sweep_operator.clusters.kubernetes.roles import Account, trainer_access
 from sweep_operator.clusters.kubernetes.storage import claim_document
 from sweep_operator.names import run_name
 
 FIELD_MANAGER = "scalingsweep-operator"
-_APPLIED = {ROLES.kind: ROLES, ROLE_BINDINGS.kind: ROLE_BINDINGS}
+_KINDS = {kind.kind: kind for kind in (SERVICE_ACCOUNTS, ROLES, ROLE_BINDINGS)}
 _REMEMBERED = 4096
 
 
@@ -48,15 +48,22 @@ class Access:
             self._ensured.popitem(last=False)
 
     def _ensure(self, document: JSON) -> None:
-        kind, metadata = document["kind"], document["metadata"]
-        if kind in _APPLIED:  # its runs grow with the sweep's rungs
-            path = _APPLIED[kind].path(metadata["namespace"], metadata["name"])
-            self._api.patch(path, document, kind="apply", field_manager=FIELD_MANAGER, force=True)
-            return
+        """Create it, or bring what stands there up to date; nothing is written where nothing is to be changed."""
+        kind, metadata = _KINDS[document["kind"]], document["metadata"]
+        namespace, name = metadata["namespace"], metadata["name"]
         try:
-            self._api.create(SERVICE_ACCOUNTS.path(metadata["namespace"]), document)
+            self._api.create(kind.path(namespace), document)
         except AlreadyExists:
-            return  # an account holds nothing but its name, and the role above names it
+            path = kind.path(namespace, name)
+            found = self._api.get(path)
+            owner = controller_of(found)
+            if owner is None or owner["uid"] != metadata["ownerReferences"][0]["uid"]:
+                raise NameTaken(
+                    f"{kind.kind} {name} is not this sweep's (it is not owned by it); kubectl delete"
+                    f" {kind.kind.lower()} {name} -n {namespace}, then the sweep goes on"
+                ) from None
+            if any(found.get(field) != document.get(field) for field in ("rules", "subjects", "roleRef")):
+                self._api.patch(path, document, kind="apply", field_manager=FIELD_MANAGER, force=True)
 
     def _ensure_claim(self, document: JSON) -> None:
         metadata = document["metadata"]
