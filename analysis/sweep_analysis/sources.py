@@ -89,6 +89,9 @@ class Data(Document):
         documents = [file for file in self.files if format_of(file) != "Text"]
         if documents:
             raise ValueError(f"files takes plain text; put {documents[0]} under sources: [{{name: …, files: […]}}]")
+        away = [file for files in (self.files, *(s.files for s in self.sources)) for file in files if "://" in file]
+        if away:
+            raise ValueError(f"{away[0]} is an address; data is read from files, so mount it or copy it first")
         names = [source.name for source in self.sources]
         if len(set(names)) < len(names):
             raise ValueError("two sources have the same name; losses are told apart by it")

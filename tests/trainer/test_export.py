@@ -133,3 +133,6 @@ def test_a_hugging_face_model_has_exactly_the_parameters_of_its_shape_and_is_exp
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "export", dtype=torch.float32)
     with torch.no_grad():
         assert torch.equal(theirs(tokens).logits, built(tokens))
+    another = build(hyper, 1, CPU)
+    take_up(another, str(tmp_path / "export"))
+    assert torch.equal(another(tokens), built(tokens))

@@ -147,6 +147,7 @@ SOURCES = {"sources": [{"name": "web", "files": ["web.jsonl"]}]}
         ({"learningRate": {"rule": "MuTransfer", "peak": 0.1}}, "MuTransfer needs baseWidth"),
         ({"schedule": {"kind": "Cosine", "decay": 0.2}}, "a cosine takes the whole run"),
         ({"data": {"files": ["a.jsonl.gz"]}}, "files takes plain text; put a.jsonl.gz under sources"),
+        ({"data": {"files": ["s3://b/a.txt"]}}, "is an address; data is read from files, so mount it or copy it"),
         ({"data": SOURCES | {"files": ["a.txt"]}}, "exactly one of corpus, files and sources"),
         ({"data": {"corpus": "Classics", "validationShare": 0.1}}, "validationShare is for sources"),
         ({"model": {"experts": {"count": 4, "topK": 5}}}, r"experts\.topK \(5\) is more than experts\.count \(4\)"),

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import itertools
 import json
 import os
 import threading
@@ -16,6 +17,7 @@ from sweep_analysis.recipe import Training
 from sweep_trainer.corpus import DataError
 from sweep_trainer.data import Prepared, batches, open_prepared, prepare, shards
 from sweep_trainer.data.mixture import PERIOD, Mixture
+from sweep_trainer.data.progress import Bar
 
 TEXTS = [f"document {i} says " + " ".join(f"w{(i * j) % 97}" for j in range(60)) for i in range(400)]
 
@@ -357,3 +359,17 @@ def test_an_order_too_long_to_sort_still_visits_every_sequence_once(monkeypatch:
     assert abs(np.corrcoef(long, np.arange(4097))[0, 1]) < 0.1
     assert not np.array_equal(long, batches._placed(124, 4097, np.arange(4097)))
     assert np.array_equal(batches._placed(123, 4097, np.array([5, 70])), long[[5, 70]])
+
+
+def test_a_terminal_sees_a_bar_and_a_log_sees_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    moments = itertools.count(step=20.0)
+    monkeypatch.setattr("sweep_trainer.data.progress.time.monotonic", lambda: next(moments))
+    with caplog.at_level("INFO"), Bar("tokenising web", 4) as bar:
+        bar.at(1.0, 3_000_000)
+    assert "tokenising web:  25%, 3.0 M tokens, 120 s left" in caplog.text
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with Bar("tokenising web", 4) as bar:
+        bar.at(2.0, 3_000_000)
+    assert "tokenising web [###############...............]  50%" in capsys.readouterr().err

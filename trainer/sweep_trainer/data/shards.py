@@ -12,9 +12,9 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -39,6 +39,7 @@ from sweep_trainer.data.readers import Document, documents, dtype_of, files_of
 from sweep_trainer.data.tokenizers import Ids, Tokenizer, tokenizer_of
 
 _FORMAT = 1
+_VALIDATION = "validation.tokens"
 _SHARD_TOKENS = 1 << 25
 """Tokens of a shard, at least; the last of a source holds what is left."""
 _TEXT_AT_ONCE = 1 << 21
@@ -83,10 +84,9 @@ def _opened(training: Training, cache: Path, tokenizer_file: str | None) -> Prep
         index = json.loads((folder / "index.json").read_bytes())
         _check(folder, index)
         dtype = np.dtype(index["dtype"])
-        shards = tuple(np.memmap(folder / name, dtype, mode="r") for name in index["train"])
+        shards = tuple(_mapped(folder / name, dtype) for name in index["train"])
         stream = Stream(source.name, source.weight, shards, length, layout.rows_in_unit)
-        held_out: Tokens = np.fromfile(folder / "validation.tokens", dtype)
-        chosen = _chosen(held_out, count, length, layout.rows_in_unit)
+        chosen = _chosen(_mapped(folder / _VALIDATION, dtype), count, length, layout.rows_in_unit)
         if stream.units == 0 or chosen is None:
             raise _too_small(training, source, index, count)
         streams.append(stream)
@@ -106,6 +106,10 @@ def _opened(training: Training, cache: Path, tokenizer_file: str | None) -> Prep
         tokenizer_digest=identity,
         path=cache,
     )
+
+
+def _mapped(path: Path, dtype: np.dtype[Any]) -> Tokens:
+    return np.memmap(path, dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
 
 
 def _chosen(held_out: Tokens, count: int, length: int, rows_in_unit: int) -> Tokens | None:
@@ -163,7 +167,7 @@ def _written(
     layout, vocabulary = _layout(training), vocabulary_of(training)
     dtype = np.dtype(np.int32) if layout.signed else np.dtype(dtype_of(vocabulary))
     train = _Shards(folder, "train-{:05d}.tokens", dtype)
-    held_out = _Shards(folder, "validation.tokens", dtype)
+    held_out = _Shards(folder, _VALIDATION, dtype)
     fields = layout.fields or (source.field,)
     count = 0
     with Bar(f"tokenising {source.name}", len(files)) as bar:
@@ -177,7 +181,7 @@ def _written(
                 for target, wanted in ((train, False), (held_out, True)):
                     mine = [one for one, mark in zip(ids, marks, strict=True) if mark is wanted]
                     target.add(layout.laid(mine))
-                bar.at(place + share, train.seen + held_out.seen)
+                bar.at(place + share, train.tokens + held_out.tokens)
             if here == 0:
                 raise BadDataError(f"source {source.name}: {path} holds no documents; leave it out or name another")
             count += here
@@ -188,13 +192,13 @@ def _written(
         )
     if layout.left_out:
         log.warning("%s: %d examples longer than a sequence are left out", source.name, layout.left_out)
-    names, held_out_names = train.close(), held_out.close()
-    if not held_out_names:
-        (folder / "validation.tokens").touch()
+    train.close()
+    held_out.close()
+    (folder / _VALIDATION).touch()
     return {
         "format": _FORMAT,
         "dtype": dtype.name,
-        "train": names,
+        "train": train.names,
         "sizes": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
         "digest": digest_of([train.digest, held_out.digest]),
         "digests": [train.digest, held_out.digest],
@@ -205,47 +209,42 @@ def _written(
 
 
 class _Shards:
-    """Tokens on their way into files of at least `_SHARD_TOKENS`; a validation set is one file."""
+    """Tokens on their way into files of at least `_SHARD_TOKENS`; a name without a number is one file."""
 
     def __init__(self, folder: Path, name: str, dtype: np.dtype[Any]) -> None:
         self._folder, self._name, self._dtype = folder, name, dtype
-        self._waiting: list[Ids] = []
-        self._size = 0
-        self._one = "{" not in name
-        self._names: list[str] = []
+        self._file: BinaryIO | None = None
+        self._in_file = 0
         self._digest = hashlib.sha256()
+        self.names: list[str] = []
         self.tokens = 0
 
-    @property
-    def seen(self) -> int:
-        """Tokens added so far."""
-        return self.tokens + self._size
-
-    def add(self, parts: Iterator[Ids]) -> None:
-        for part in parts:
-            self._waiting.append(part.astype(self._dtype))
-            self._size += len(part)
-        if self._size >= _SHARD_TOKENS and not self._one:
-            self._flush()
-
-    def _flush(self) -> None:
-        if not self._size:
+    def add(self, parts: Iterable[Ids]) -> None:
+        """Append tokens; a shard that is large enough ends behind them."""
+        content = np.concatenate([np.empty(0, self._dtype), *(part.astype(self._dtype) for part in parts)])
+        if not len(content):
             return
-        content = np.concatenate(self._waiting)
-        name = self._name.format(len(self._names))
-        content.tofile(self._folder / name)
+        if self._file is None:
+            self.names.append(self._name.format(len(self.names)))
+            self._file, self._in_file = (self._folder / self.names[-1]).open("wb"), 0
+        self._file.write(content.data)
         self._digest.update(content.data)
-        self._names.append(name)
-        self.tokens += self._size
-        self._waiting, self._size = [], 0
+        self._in_file += len(content)
+        self.tokens += len(content)
+        if self._in_file >= _SHARD_TOKENS and "{" in self._name:
+            self.close()
 
-    def close(self) -> list[str]:
-        """Write what is left; returns the files' names."""
-        self._flush()
-        return self._names
+    def close(self) -> None:
+        """End the last shard, down to the disk."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._file = None
 
     @property
     def digest(self) -> str:
+        """Of all tokens, in order."""
         return "sha256:" + self._digest.hexdigest()
 
 
@@ -305,7 +304,7 @@ def _check(folder: Path, index: dict[str, Any]) -> None:
         raise ValueError(f"{folder} is damaged: its files have other sizes than were written")
     if sum(sizes.values()) > _CHECKED_WHOLE:
         return
-    for names, digest in zip((index["train"], ["validation.tokens"]), index["digests"], strict=True):
+    for names, digest in zip((index["train"], [_VALIDATION]), index["digests"], strict=True):
         found = hashlib.sha256()
         for name in names:
             found.update((folder / name).read_bytes())
