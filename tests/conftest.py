@@ -30,8 +30,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     fixtures = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     waiting = build.missing(p for fixture, names in NEEDS.items() if fixture in fixtures for p in names)
-    if not waiting:
-        return
+    if not waiting or not build.can_build():
+        return  # each test that is skipped says why
     capture = session.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         minutes = sum(program.minutes for program in waiting)
@@ -40,7 +40,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             try:
                 build.program(program.name)
             except UnavailableError:
-                return  # each test says why as it is skipped
+                return
 
 
 def _programs(fixture: str) -> None:

@@ -75,6 +75,11 @@ def program(name: str) -> Path:
     return _present(name) or _build(PROGRAMS[name])
 
 
+def can_build() -> bool:
+    """Whether there is a Go."""
+    return shutil.which("go") is not None
+
+
 def missing(names: Iterable[str]) -> list[Program]:
     """Those that would have to be built."""
     return [PROGRAMS[name] for name in names if _present(name) is None]
@@ -87,7 +92,7 @@ def _present(name: str) -> Path | None:
 
 
 def _build(wanted: Program) -> Path:
-    if shutil.which("go") is None:
+    if not can_build():
         raise UnavailableError(
             f"{wanted.name} is not built and there is no Go to build it with; install Go 1.26 or newer,"
             " or name a folder with etcd, kube-apiserver and kubectl in KUBEBUILDER_ASSETS"
