@@ -79,7 +79,7 @@ def carry_out(jobs: Sequence[tuple[Case, int, str | None, str | None]], rank: in
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(world)}
     os.environ["LOCAL_RANK"] = str(rank)
     ranks = Ranks(rank, world, rank)
-    join(ranks, patience=60)
+    join(ranks, patience=240)
     results = {}
     for case, steps, begin, leave in jobs:
         hyper = case.hyper
@@ -111,7 +111,7 @@ def together(
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(280)  # on a busy machine; seconds on an idle one
     assert [process.exitcode for process in processes] == [0] * world, [asdict(job[0]) for job in jobs]
     for _, steps, begin, leave in jobs:
         if leave is not None:

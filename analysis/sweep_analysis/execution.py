@@ -10,6 +10,9 @@ from pydantic import Field, model_validator
 
 from sweep_analysis.document import Document
 
+BUCKET = 50_000_000
+"""Elements that DeepSpeed reduces or gathers at a time: its own default, ten times as many, costs a gigabyte."""
+
 EngineName = Literal["Torch", "DeepSpeed"]
 
 _OURS = {

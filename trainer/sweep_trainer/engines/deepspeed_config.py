@@ -7,7 +7,7 @@ recipe says already are refused where the recipe is read.
 
 from typing import Any
 
-from sweep_analysis.execution import DeepSpeed
+from sweep_analysis.execution import BUCKET, DeepSpeed
 from sweep_analysis.recipe import Hyperparameters, Training
 
 
@@ -61,9 +61,11 @@ def deepspeed_config(training: Training, hyper: Hyperparameters, world: int) -> 
 
 
 def _zero(asked: DeepSpeed) -> dict[str, Any]:
-    zero: dict[str, Any] = {"stage": asked.zero_stage}
+    zero: dict[str, Any] = {"stage": asked.zero_stage, "reduce_bucket_size": BUCKET}
     if asked.zero_stage in (1, 2):
-        zero |= {"contiguous_gradients": True, "overlap_comm": False}
+        zero |= {"allgather_bucket_size": BUCKET, "contiguous_gradients": True, "overlap_comm": False}
+    if asked.zero_stage == 3:
+        zero |= {"stage3_prefetch_bucket_size": BUCKET}
     places = (("offload_optimizer", asked.offload_optimizer), ("offload_param", asked.offload_parameters))
     for key, place in places:
         if place is not None:

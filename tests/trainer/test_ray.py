@@ -1,0 +1,152 @@
+"""Ray around the trainer: the same losses, whatever is lost. A Ray is started once, and joined by each run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import pytest
+from tiny_run import curve_of, failure_of, losses_of, moved, written
+
+from sweep_analysis.execution import DeepSpeed
+from sweep_analysis.recipe import whole_batches
+from sweep_analysis.record import ExitStatus, FailureReason, Progress
+from sweep_analysis.rung import RunOrder
+from sweep_trainer.interruption import Interruption
+from sweep_trainer.report import Report
+from sweep_trainer.train import run
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+ray = pytest.importorskip("ray", reason="Ray is not installed")
+
+
+class Head(NamedTuple):
+    """A cluster's address and its first process, whose children all others are."""
+
+    address: str
+    pid: int
+
+
+def command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Head]:
+    """A Ray cluster of another process's, which the runs join by its address."""
+    script = (
+        "import ray, sys, time\n"
+        "for _ in range(3):\n"
+        "    try:\n        context = ray.init(num_cpus=5, include_dashboard=False)\n        break\n"
+        "    except Exception:\n        ray.shutdown()\n"
+        "print('address', context.address_info['address'], flush=True)\nsys.stdin.read()\n"
+    )
+    head = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"},
+    )
+    assert head.stdout is not None
+    line = next((line for line in head.stdout if line.startswith("address")), "")
+    if not line:
+        pytest.skip("Ray did not start on this machine in three tries")
+    yield Head(line.split()[1], head.pid)
+    head.communicate("")
+
+
+def driver(order: RunOrder) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "sweep_trainer", "train", str(written(order))],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=Path(order.report).with_name("log").open("ab"),
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def wait_for(true: Callable[[], bool], log: Path) -> None:
+    deadline = time.monotonic() + 600
+    while not true():
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.1)
+
+
+def step_of(order: RunOrder) -> int:
+    path = Path(order.report) / "progress.json"
+    return Progress.model_validate_json(path.read_bytes()).step if path.exists() else 0
+
+
+def through_ray(order: RunOrder, cluster: Head, workers: int, **changes: object) -> RunOrder:
+    training = order.training.changed(**changes) if changes else order.training
+    return order.changed(ray=cluster.address, workers=workers, training=training)
+
+
+def test_one_worker_gives_the_same_digits_as_a_process_of_its_own(
+    order: RunOrder, tmp_path: Path, cluster: Head
+) -> None:
+    run(order, Interruption(), Report(order), begun=time.monotonic())
+    one = through_ray(moved(order, tmp_path / "ray"), cluster, 1)
+    assert driver(one).wait() == ExitStatus.DONE
+    assert losses_of(one) == losses_of(order)
+
+
+def test_two_workers_of_deepspeed_agree_with_one_process_and_go_on_after_one_is_killed(
+    order: RunOrder, tmp_path: Path, cluster: Head
+) -> None:
+    """The killed worker costs the steps since the last checkpoint; Ray starts both again."""
+    long = order.run.changed(tokens=whole_batches(order.training, (128 * 300, 128 * 400)))
+    alone = order.changed(run=long)
+    run(alone, Interruption(), Report(alone), begun=time.monotonic())
+    two = through_ray(
+        moved(alone, tmp_path / "ray"),
+        cluster,
+        2,
+        engine="DeepSpeed",
+        deepspeed=DeepSpeed(zero_stage=2),
+        checkpoint_seconds=0.5,
+    )
+    started = driver(two)
+    log = Path(two.report).with_name("log")
+    wait_for(lambda: bool(list(Path(two.storage).glob("checkpoint-*.2-of-2.*"))) or started.poll() is not None, log)
+    workers = [p for p in psutil.Process(cluster.pid).children(recursive=True) if "RayTrainWorker" in command(p)]
+    if started.poll() is None:
+        workers[-1].send_signal(signal.SIGKILL)
+    assert started.wait() == ExitStatus.DONE, log.read_text()[-3000:]
+    assert losses_of(two) == pytest.approx(losses_of(alone), abs=1e-4)
+    assert [point["step"] for point in curve_of(two)] == [point["step"] for point in curve_of(alone)]
+
+
+def test_a_driver_told_to_stop_leaves_a_checkpoint_and_status_75_and_another_number_of_workers_goes_on(
+    order: RunOrder, tmp_path: Path, cluster: Head
+) -> None:
+    long = order.run.changed(tokens=whole_batches(order.training, (128 * 600,)))
+    alone = order.changed(run=long)
+    run(alone, Interruption(), Report(alone), begun=time.monotonic())
+    two = through_ray(moved(alone, tmp_path / "ray"), cluster, 2)
+    started = driver(two)
+    log = Path(two.report).with_name("log")
+    wait_for(lambda: step_of(two) > 0 or started.poll() is not None, log)
+    started.terminate()
+    assert started.wait() == ExitStatus.INTERRUPTED, log.read_text()[-3000:]
+    assert list(Path(two.storage).glob("checkpoint-*.2-of-2.safetensors"))
+    one = two.changed(workers=1, attempt=2, ray=None)
+    run(one, Interruption(), Report(one), begun=time.monotonic())
+    assert losses_of(one) == pytest.approx(losses_of(alone), abs=1e-4)
+
+
+def test_what_a_worker_finds_wrong_is_said_by_the_driver_in_one_sentence(order: RunOrder, cluster: Head) -> None:
+    three = through_ray(order, cluster, 3)
+    assert driver(three).wait() == ExitStatus.BAD_CONFIGURATION
+    failure = failure_of(three)
+    assert failure.reason is FailureReason.BAD_CONFIGURATION
+    assert "8 sequences do not divide among 3 processes" in failure.message
