@@ -11,6 +11,7 @@ program plays it, so that the figure is the operator's own latency and not that 
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -312,6 +313,7 @@ def _per_run(calls: Counter[tuple[str, str]], runs: int) -> dict[str, float]:
 
 
 def _show(title: str, result: dict[str, Any]) -> None:
+    result["loadAverage"] = round(os.getloadavg()[0], 1)
     print(f"\n{title}")
     for name, value in result.items():
         print(f"  {name:36} {json.dumps(value) if isinstance(value, dict) else value}")
