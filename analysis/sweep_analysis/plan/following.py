@@ -99,7 +99,7 @@ def propose(
         half_width=width,
         loss=Range(value=at.loss, low=at.low, high=at.high),
         jump=now.jump,
-        proposals=tuple(_undominated(kept)),
+        proposals=tuple(_undominated(kept, width)),
     )
 
 
@@ -143,10 +143,10 @@ def _half_width(told: Forecast) -> float:
     return math.sqrt(at.high / at.low) - 1.0
 
 
-def _undominated(proposals: Sequence[Proposal]) -> list[Proposal]:
-    """Those that nothing cheaper narrows as much, by price; the list is short and each is somebody's best."""
+def _undominated(proposals: Sequence[Proposal], width: float) -> list[Proposal]:
+    """Those that nothing cheaper narrows as much from the present `width`, by price; each is somebody's best."""
     front: list[Proposal] = []
     for proposal in sorted(proposals, key=lambda p: (p.flops, p.half_width)):
-        if not front or proposal.half_width < front[-1].half_width * 0.995:
+        if proposal.half_width < (front[-1].half_width if front else width) * 0.995:
             front.append(proposal)
     return front

@@ -28,8 +28,9 @@ RUNGS = (3, 8)
 """Fewest: below three sizes nothing can be forecast. Most: further rungs hold hardly any information."""
 JUDGED = 5
 """Rungs a ladder should have: three to begin forecasting, two to be judged, as an automatic launch demands."""
-STEPS = (2.0, 2.8, 4.0, 5.6, 8.0, 11.0)
-"""Compute of a rung's largest record over that of the one before."""
+STEPS = (2.0, 2.8, 4.0, 5.6)
+"""Compute of a rung's largest record over that of the one before. Longer steps surprise the forecaster on the way, and
+its own past errors then widen the target's forecast, which the criterion does not see."""
 LEAST_GROWTH = 1.2
 """Model size of a rung over that of the one before, at least: sizes must increase, and be told apart once built."""
 RATIO_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
