@@ -65,8 +65,8 @@ OPERATOR_RULES: tuple[Rule, ...] = (
     Rule("batch", ("jobs",), ("get", "list", "watch", "create", "patch"), "starts attempts and suspends them"),
     Rule("", ("pods",), ("list", "watch"), "reads how an attempt ended"),
     Rule("", ("persistentvolumeclaims",), ("get", "create"), "storage.claim; never deletes one"),
-    Rule("", ("serviceaccounts",), ("create",), "the account of a sweep's trainers"),
-    Rule(RBAC, ("roles", "rolebindings"), ("create", "patch"), "what those trainers may write"),
+    Rule("", ("serviceaccounts",), ("get", "create"), "the account of a sweep's trainers"),
+    Rule(RBAC, ("roles", "rolebindings"), ("get", "create", "patch"), "what those trainers may write"),
     Rule("events.k8s.io", ("events",), ("create", "patch"), "tells people what happened"),
 )
 """In every namespace that is watched. Roles that it makes cannot exceed these: the API server refuses an escalation."""
