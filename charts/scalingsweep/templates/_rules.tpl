@@ -58,6 +58,7 @@
   resources:
   - serviceaccounts
   verbs:
+  - get
   - create
 - apiGroups:
   - rbac.authorization.k8s.io
@@ -65,6 +66,7 @@
   - roles
   - rolebindings
   verbs:
+  - get
   - create
   - patch
 - apiGroups:
