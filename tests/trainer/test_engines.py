@@ -1,5 +1,6 @@
 """Engines: each, at any number of processes, takes the same steps, and goes on from any other's state."""
 
+import json
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from sweep_analysis.execution import DeepSpeed
 from sweep_analysis.recipe import Training
 from sweep_analysis.record import ExitStatus, FailureReason
 from sweep_analysis.rung import RunOrder
-from sweep_trainer.__main__ import train
+from sweep_trainer.__main__ import main, train
 from sweep_trainer.engines.deepspeed_config import deepspeed_config
 from sweep_trainer.engines.micro_batch import MicroBatch
 from sweep_trainer.engines.plain import PlainTorch
@@ -138,6 +139,16 @@ def test_the_configuration_of_deepspeed_follows_from_the_recipe_and_can_be_exten
     assert config["zero_optimization"]["offload_optimizer"] == {"device": "cpu", "pin_memory": True}
     assert config["bf16"] == {"enabled": True}
     assert config["prescale_gradients"] is True
+
+
+def test_a_command_shows_it_for_an_order(order: RunOrder, capsys: pytest.CaptureFixture[str]) -> None:
+    training = order.training.changed(engine="DeepSpeed", deepspeed=DeepSpeed(zero_stage=2))
+    two = order.changed(workers=2, training=training)
+    assert main(["deepspeed", str(written(two))]) == ExitStatus.DONE
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["train_batch_size"], shown["zero_optimization"]["stage"]) == (8, 2)
+    assert main(["deepspeed", str(written(order.changed(workers=3, attempt=2)))]) == ExitStatus.BAD_CONFIGURATION
+    assert "multiple of 48" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The trainer's commands: `train [ORDER.json]` and `prepare TRAINING.json`.
+"""The trainer's commands: `train [ORDER.json]`, `prepare TRAINING.json` and `deepspeed ORDER.json`.
 
 Owns reading the input and the exit status (`record.ExitStatus`). Imports torch only when a run has something to train,
 and after the signals are in place: the import takes seconds, and a SIGTERM meanwhile must be heard.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from sweep_analysis.recipe import Training
+from sweep_analysis.recipe import Training, resolve
 from sweep_analysis.record import ExitStatus, FailureReason
 from sweep_analysis.rung import RunOrder
 from sweep_trainer.corpus import DataError
@@ -100,6 +100,24 @@ def prepare(training_path: str, root: str, cache: str) -> int:
     return ExitStatus.DONE
 
 
+def show_deepspeed(order_path: str) -> int:
+    """Print the configuration that DeepSpeed would receive for the order in the file. Returns the exit status."""
+    from sweep_trainer.engines.deepspeed_config import deepspeed_config
+
+    try:
+        order = RunOrder.model_validate_json(Path(order_path).read_bytes())
+        hyper = resolve(order.training, order.run.parameters, order.run.tokens, order.run.learning_rate_factor)
+        config = deepspeed_config(order.training, hyper, order.workers)
+    except (OSError, ValidationError) as error:
+        _say(f"sweep_trainer deepspeed: {_one_sentence(order_path, error)}")
+        return ExitStatus.BAD_CONFIGURATION
+    except ValueError as error:
+        _say(f"sweep_trainer deepspeed: {error}")
+        return ExitStatus.BAD_CONFIGURATION
+    sys.stdout.write(json.dumps(config, indent=1) + "\n")
+    return ExitStatus.DONE
+
+
 def _say(sentence: str) -> None:
     sys.stderr.write(sentence + "\n")
 
@@ -122,9 +140,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     two.add_argument("training", metavar="TRAINING.json")
     two.add_argument("--root", default=".", help="folder at which relative paths start (default: this one)")
     two.add_argument("--cache", required=True, help="folder for prepared data")
+    three = commands.add_parser("deepspeed", help="print the configuration that DeepSpeed would receive")
+    three.add_argument("order", metavar="ORDER.json")
     options = parser.parse_args(argv)
     if options.command == "train":
         return train(options.order)
+    if options.command == "deepspeed":
+        return show_deepspeed(options.order)
     return prepare(options.training, options.root, options.cache)
 
 
