@@ -192,7 +192,7 @@ class WatchedSweeps:
         """What real trainers would report of the runs in hand, devices' utilisation included."""
         for run in self.place.runs():
             status = run.get("status", {})
-            if status.get("state") != "Running" or not status.get("progress"):
+            if status.get("state") != "Running" or status.get("progress", {}).get("step", 100) == 100:
                 continue
             self._reports += 1
             progress = Progress(
