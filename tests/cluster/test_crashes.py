@@ -7,7 +7,7 @@ import uuid
 import pytest
 from control_plane import ControlPlane
 from disturbances import MOMENTS, STORMS, Arena, described, difference, measured, outage, undisturbed
-from faulty_proxy import HANGS, LOST
+from faulty_proxy import HANGS
 from live_operator import Place, install_resources, manifest, until
 from standin_trainers import StandinTrainers
 from witness import Witness, lasting
@@ -90,9 +90,9 @@ def live_for(plane, namespace, writes, until_done):
     return done
 
 
-@pytest.mark.parametrize("writes", [1, 2, 3])
+@pytest.mark.parametrize("writes", [1, 3])
 def test_killed_after_every_write_all_the_way_through(plane, expected, writes):
-    """The operator lives for one write (two, three) at a time, from apply to the end."""
+    """The operator lives for one write (or three) at a time, from apply to the end."""
     namespace = f"mortal-{writes}"
     plane.kubectl("create", "namespace", namespace)
     place, api = Place(plane, namespace), Api.connect(plane.kubeconfig())
@@ -112,17 +112,16 @@ def test_killed_after_every_write_all_the_way_through(plane, expected, writes):
     witness.stop()
 
 
-QUICK = (
+STORMY = (
     "a fifth of all writes unanswered",
     "a fifth of all writes carried out twice",
-    "a fifth of all writes answered 409",
     "half of all lists and watches answered 410",
-    "every watch cut within an event",
     "everything at once",
 )
+"""The others, and longer ones, are `benchmarks/chaos.py`'s."""
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", STORMY)
 def test_in_any_storm_the_sweep_ends_as_if_there_were_none(arena, expected, name):
     told = measured(arena(), STORMS[name], name)
     assert told.faults > 0
@@ -144,9 +143,8 @@ def test_after_any_accident_the_sweep_goes_on_where_it_was(arena, expected, name
     assert described(told, expected) == []
 
 
-@pytest.mark.parametrize("fault", [LOST, HANGS], ids=lambda fault: fault.name)
-def test_an_api_server_that_is_away_for_a_while_costs_that_while(arena, expected, fault):
-    told = measured(arena(), outage(fault, 15.0), fault.name)
+def test_an_api_server_that_hangs_for_a_while_costs_that_while(arena, expected):
+    told = measured(arena(), outage(HANGS, 15.0), HANGS.name)
     assert described(told, expected) == []
 
 

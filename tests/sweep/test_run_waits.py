@@ -1,0 +1,165 @@
+"""What a run waits for, when that is told, when it is given up, and what its conditions say; pure."""
+
+from datetime import timedelta
+
+import pytest
+from local_ladder import a_run
+from simulated_cluster import START, record_of
+
+from sweep_analysis.record import FailureReason, Progress, RecordSet
+from sweep_operator.api import Attempt, RunState, WorkloadReference
+from sweep_operator.clusters import ABSENT, Ending, Workload, WorkloadState
+from sweep_operator.conditions import timestamp
+from sweep_operator.run import Do, decide
+
+JOB = WorkloadReference(kind="Job", name="j", uid="j-1")
+
+
+@pytest.fixture
+def opened(manifest):
+    """A sweep and a run of it whose first attempt was opened at the start."""
+
+    def of(state=RunState.QUEUED, *, status=None, **spec):
+        sweep = manifest(**spec)
+        run = a_run(sweep)
+        attempt = Attempt(attempt=1, started_at=timestamp(START))
+        fields = {"attempt": 1, "attempts": (attempt,), "state": state, **(status or {})}
+        return sweep, run.changed(status=run.status.changed(**fields))
+
+    return of
+
+
+def pending(waiting="Unschedulable", message="0/8 nodes are available", reason=None, reference=JOB):
+    return Workload(WorkloadState.PENDING, reason=reason, message=message, waiting=waiting, reference=reference)
+
+
+def after(seconds):
+    return START + timedelta(seconds=seconds)
+
+
+def conditions(status):
+    return {c.type: (c.status, c.reason) for c in status.conditions}
+
+
+def test_a_short_wait_is_not_worth_a_write_and_a_long_one_is_told_once(opened):
+    sweep, run = opened()
+    assert decide(sweep, run, pending(), after(30)).status is None
+    told = decide(sweep, run, pending(), after(61)).status
+    assert conditions(told)["Queued"] == ("True", "Unschedulable")
+    assert told.workload == JOB
+    again = decide(sweep, run.changed(status=told), pending(message="0/9 nodes are available"), after(90))
+    assert again.status is None
+
+
+def test_an_obstacle_without_any_workload_is_told_at_once_and_borne_for_ever(opened):
+    sweep, run = opened()
+    full = pending("QuotaExceeded", "exceeded quota", reference=None)
+    told = decide(sweep, run, full, after(0)).status
+    assert conditions(told)["Queued"] == ("True", "QuotaExceeded")
+    assert decide(sweep, run.changed(status=told), full, after(10**6)).do is Do.NOTHING
+
+
+def test_a_run_that_no_node_takes_for_too_long_is_ended_as_unschedulable(opened):
+    sweep, run = opened(limits={"pendingSeconds": 100})
+    decision = decide(sweep, run, pending(), after(101))
+    assert decision.do is Do.STOP
+    assert decision.cause.reason is FailureReason.UNSCHEDULABLE
+    assert "0/8 nodes are available" in decision.cause.message
+
+
+def test_what_can_never_start_is_ended_at_once_for_its_own_reason(opened):
+    sweep, run = opened()
+    decision = decide(sweep, run, pending(reason=FailureReason.IMAGE_UNAVAILABLE, message="no such image"), after(1))
+    assert (decision.do, decision.cause.reason) == (Do.STOP, FailureReason.IMAGE_UNAVAILABLE)
+
+
+def test_a_place_that_has_a_queue_of_its_own_may_let_a_run_wait_for_days(opened):
+    sweep, run = opened(limits={"pendingSeconds": 100})
+    assert decide(sweep, run, Workload(WorkloadState.PENDING), after(10**6)).do is Do.NOTHING
+
+
+def running(**fields):
+    return Workload(WorkloadState.RUNNING, started_at=timestamp(START), reference=JOB, node="gpu-0", **fields)
+
+
+def test_silence_ends_a_run_as_no_progress(opened):
+    sweep, run = opened(RunState.RUNNING, limits={"progressSeconds": 600})
+    decision = decide(sweep, run, running(), after(601))
+    assert (decision.do, decision.cause.reason) == (Do.STOP, FailureReason.NO_PROGRESS)
+
+
+def test_a_clock_that_goes_wrong_silences_nobody_who_is_heard(opened):
+    """The trainer's node is two hours behind, or we are two hours ahead: what we hear ourselves decides."""
+    progress = Progress(attempt=1, step=5, steps=10, tokens=5, last_updated=timestamp(START))
+    sweep, run = opened(RunState.RUNNING, status={"progress": progress}, limits={"progressSeconds": 600})
+    heard = decide(sweep, run, running(quiet_seconds=5.0), after(7200))
+    assert heard.do is Do.NOTHING
+    assert decide(sweep, run, running(quiet_seconds=121.0), after(7200)).do is Do.STOP
+
+
+def test_that_it_runs_is_written_once_with_what_carries_it(opened):
+    sweep, run = opened()
+    status = decide(sweep, run, running(), after(5)).status
+    assert (status.state, status.workload) == (RunState.RUNNING, JOB)
+    assert conditions(status)["Running"] == ("True", "Running")
+    assert conditions(status)["Queued"] == ("False", "Running")
+    assert decide(sweep, run.changed(status=status), running(), after(6)).status is None
+
+
+def test_what_a_running_attempt_uses_is_written_in_steps_that_grow_with_it(opened):
+    sweep, run = opened(RunState.RUNNING)
+    for used, written in ((9.0, False), (11.0, True)):
+        assert (decide(sweep, run, running(gpu_seconds=used), after(20)).status is not None) == written
+    counted = run.status.attempts[0].changed(gpu_seconds=1000.0)
+    run = run.changed(status=run.status.changed(attempts=(counted,)))
+    for used, written in ((1090.0, False), (1110.0, True)):
+        assert (decide(sweep, run, running(gpu_seconds=used), after(20)).status is not None) == written
+
+
+def test_a_budget_that_comes_near_its_end_is_counted_more_finely(opened):
+    sweep, run = opened(RunState.RUNNING, budget={"gpuHours": 1.0})
+    counted = run.status.attempts[0].changed(gpu_seconds=3000.0)
+    run = run.changed(status=run.status.changed(attempts=(counted,)))
+    assert decide(sweep, run, running(gpu_seconds=3040.0), after(20)).status is not None
+    richer = sweep.changed(spec=sweep.spec.changed(budget=sweep.spec.budget.changed(gpu_hours=1000.0)))
+    assert decide(richer, run, running(gpu_seconds=3040.0), after(20)).status is None
+
+
+def reported(run, at):
+    """The run with everything that is due reported at that time."""
+    records = tuple(record_of(run, 1, tokens, 3.0, at) for tokens in run.spec.run.tokens)
+    return run.changed(status=run.status.changed(records=(RecordSet(attempt=1, records=records),)))
+
+
+def test_the_last_record_and_the_end_are_one_write_where_the_end_follows_soon(opened):
+    sweep, run = opened(RunState.RUNNING)
+    run = run.changed(metadata=run.metadata.changed(uid="r-1"))
+    run = reported(run, after(10))
+    soon = decide(sweep, run, running(), after(11))
+    assert soon.status is None
+    assert 0 < soon.requeue_seconds <= 5
+    assert len(decide(sweep, run, running(), after(16)).status.accepted) == 2
+    ended = decide(sweep, run, Workload(WorkloadState.ENDED, Ending.COMPLETED), after(12)).status
+    assert (ended.state, len(ended.accepted)) == (RunState.SUCCEEDED, 2)
+    assert conditions(ended)["Succeeded"] == ("True", "RecordsAccepted")
+
+
+def test_a_lost_attempt_is_shown_as_preempted_until_the_next_one_runs(opened):
+    sweep, run = opened(RunState.RUNNING)
+    lost = decide(sweep, run, Workload(WorkloadState.ENDED, Ending.PREEMPTED, message="drained"), after(5)).status
+    assert conditions(lost)["Preempted"] == ("True", "LostToTheMachine")
+    assert not lost.failures
+    again = decide(sweep, run.changed(status=lost), ABSENT, after(6)).status
+    assert (again.attempt, again.workload) == (2, None)
+    assert conditions(again)["Preempted"][0] == "True"
+    resumed = decide(sweep, run.changed(status=again), running(), after(7)).status
+    assert conditions(resumed)["Preempted"] == ("False", "Resumed")
+
+
+def test_records_that_only_the_workload_holds_count_like_reported_ones(opened):
+    sweep, run = opened(RunState.RUNNING)
+    run = run.changed(metadata=run.metadata.changed(uid="r-1"))
+    left = reported(run, after(5)).status.records
+    ended = Workload(WorkloadState.ENDED, Ending.COMPLETED, left=left)
+    status = decide(sweep, run, ended, after(6)).status
+    assert (status.state, len(status.accepted), status.records) == (RunState.SUCCEEDED, 2, ())
