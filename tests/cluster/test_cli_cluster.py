@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,20 @@ def test_watching_ends_when_nothing_will_happen_by_itself(ground: Ground, called
     later.join()
     assert status == 0
     assert "30k" in out.splitlines()[-1]
+
+
+def test_watching_a_list_says_nothing_where_only_time_has_passed(ground: Ground) -> None:
+    command = [sys.executable, "-m", "sweep_operator.cli", "get", "-w", "-n", ground.namespace]
+    environment = {**os.environ, "KUBECONFIG": str(ground.plane.kubeconfig())}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        lines = [watching.stdout.readline() for _ in range(2)]
+        time.sleep(5)  # two more looks, by which the sweep has aged
+        held(ground)
+        lines.append(watching.stdout.readline())
+        watching.terminate()
+    assert [line.split()[0] for line in lines] == ["NAME", "web", "web"]
+    assert "Held" in lines[2]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,9 @@ LIST_SECONDS = 2.0
 COLUMNS = ("RUNG", "RUNS", "LOSS", "FORECAST", "VERDICT", "TARGET", "GPU-H", "PHASE", "AGE")
 """Of a list, as `kubectl get` prints them."""
 
+Line = tuple[str, str]
+"""What it says, by which it is known again; and how it is printed."""
+
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """The command's arguments."""
@@ -80,9 +83,9 @@ def _watch(place: Place, form: str) -> Exit:
         finally:
             view.close()
 
-    def look() -> tuple[list[str], bool]:
+    def look() -> tuple[list[Line], bool]:
         sweep = place.sweep()
-        return _lines(place, sweep, form), stands_still(sweep)
+        return [(line, line) for line in _lines(place, sweep, form)], stands_still(sweep)
 
     return _whenever_it_changes(look, place.watch_seconds)
 
@@ -107,10 +110,14 @@ def _all(options: argparse.Namespace) -> Exit:
     def look() -> list[dict[str, Any]]:
         return sweeps_in(api, namespace)
 
-    def lines() -> tuple[list[str], bool]:
-        if options.output == "table":
-            return _listed(look(), namespace).splitlines(), False
-        return [_on_a_line(sweep, options.output) for sweep in look()], False
+    def lines() -> tuple[list[Line], bool]:
+        sweeps = look()
+        versions = [f"{sweep['metadata']['uid']}/{sweep['metadata']['resourceVersion']}" for sweep in sweeps]
+        if options.output != "table":
+            shown = [_on_a_line(sweep, options.output) for sweep in sweeps]
+            return list(zip(versions, shown, strict=True)), False
+        # a line whose age alone has changed says nothing new
+        return list(zip(["header", *versions], _listed(sweeps, namespace).splitlines(), strict=True)), False
 
     if options.watch:
         return _whenever_it_changes(lines, LIST_SECONDS)
@@ -139,14 +146,14 @@ def _listed(sweeps: Sequence[dict[str, Any]], namespace: str | None) -> str:
 # --- showing -----------------------------------------------------------------------------------------------------
 
 
-def _whenever_it_changes(look: Callable[[], tuple[list[str], bool]], seconds: float) -> Exit:
-    """Print each line that was not printed before, until `look` says that it was the last time."""
+def _whenever_it_changes(look: Callable[[], tuple[list[Line], bool]], seconds: float) -> Exit:
+    """Print each line that says what was not said before, until `look` says that it was the last time."""
     seen: set[str] = set()
     while True:
         lines, last = look()
-        for line in lines:
-            if line not in seen:
-                seen.add(line)
+        for said, line in lines:
+            if said not in seen:
+                seen.add(said)
                 print(line, flush=True)
         if last:
             return Exit.DONE
