@@ -55,7 +55,7 @@ def cluster() -> Iterator[Head]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"},
     )
     assert head.stdout is not None
     line = next((line for line in head.stdout if line.startswith("address")), "")

@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read while ray is imported
+os.environ.setdefault("RAY_worker_niceness", "0")  # by default workers are so nice that any load starves them
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer
