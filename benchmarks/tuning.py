@@ -1,7 +1,7 @@
 """How the forecast's constants are found: scale constants by likelihood, coverage exact on the tuning side only.
 
-Owns the vectorised form of the predictive scale (a test of it against `predictive` stands at the end of `table`) and
-the search. Knows nothing of which origin is held out: `calibration.py` says.
+Owns the vectorised form of the predictive scale and the search. Knows nothing of which origin is held out:
+`calibration.py` says.
 """
 
 from dataclasses import dataclass, replace
@@ -104,7 +104,7 @@ def table(ladders: list[Ladder], settings: Settings) -> Table:
 
 
 def scales(t: Table, s: Settings) -> tuple[np.ndarray, np.ndarray]:
-    """Each run's predictive scale and degrees of freedom; `predictive.History` in one sweep."""
+    """Each run's predictive scale and each task's degrees of freedom: `predictive.History` in one sweep, less seeds."""
     level = (np.minimum(t.past, predictive.MOST_RUNGS) / 4.0) ** -s.rungs_power
     level = level * (1.0 + (s.few_records / t.records) ** 2)
     unsaid = t.left * (s.floor**2 + (s.off_optimum * t.off) ** 2 + (s.below_data * t.below) ** 2)
@@ -118,24 +118,30 @@ def scales(t: Table, s: Settings) -> tuple[np.ndarray, np.ndarray]:
     weights = s.memory**t.age
     nu = s.prior_weight + np.bincount(t.later, weights, minlength=len(q))
     own = (s.prior_weight + np.bincount(t.later, weights * q[t.earlier], minlength=len(q))) / nu
-    return s.inflation * np.sqrt(variance * own[t.task]), nu[t.task]
+    return s.inflation * np.sqrt(variance * own[t.task]), nu
+
+
+def _averaged(t: Table, of_runs: np.ndarray) -> np.ndarray:
+    """Means over the runs of each task."""
+    return np.bincount(t.task, of_runs, minlength=len(t.runs)) / t.runs
+
+
+def surprise(t: Table, scale: np.ndarray, nu: np.ndarray) -> np.ndarray:
+    """Per task: mean negative log likelihood."""
+    constant = gammaln(nu / 2) - gammaln((nu + 1) / 2) + 0.5 * np.log(nu * np.pi)
+    freedom = nu[t.task]
+    kernel = np.log(scale) + (freedom + 1) / 2 * np.log1p((t.residual / scale) ** 2 / freedom)
+    return constant + _averaged(t, kernel)
 
 
 def worth(t: Table, s: Settings) -> dict[str, np.ndarray]:
     """Per task: mean negative log likelihood, coverage, median width at 95 %."""
     scale, nu = scales(t, s)
-    z = t.residual / scale
-    nll = gammaln(nu / 2) - gammaln((nu + 1) / 2) + 0.5 * np.log(nu * np.pi) + np.log(scale)
-    nll += (nu + 1) / 2 * np.log1p(z * z / nu)
-    half = stdtrit(nu, 0.975) * scale
-
-    def averaged(x: np.ndarray) -> np.ndarray:
-        return np.bincount(t.task, x, minlength=len(t.runs)) / t.runs
-
+    half = stdtrit(nu, 0.975)[t.task] * scale
     ordered = half[np.lexsort((half, t.task))]
     lower, upper = t.middle
     width = ordered[lower] + ordered[upper]
-    return {"nll": averaged(nll), "covered": averaged(np.abs(z) * scale <= half), "width": width}
+    return {"nll": surprise(t, scale, nu), "covered": _averaged(t, np.abs(t.residual) <= half), "width": width}
 
 
 def mean_over_origins(t: Table, values: np.ndarray, keep: tuple[str, ...], far: bool, power: float = 0.0) -> float:
@@ -146,7 +152,7 @@ def mean_over_origins(t: Table, values: np.ndarray, keep: tuple[str, ...], far: 
 
 
 def loss(t: Table, s: Settings, keep: tuple[str, ...]) -> float:
-    nll = worth(t, s)["nll"]
+    nll = surprise(t, *scales(t, s))
     near, far = (mean_over_origins(t, nll, keep, far) for far in (False, True))
     return (near + FAR_WEIGHT * far) / (1.0 + FAR_WEIGHT)
 

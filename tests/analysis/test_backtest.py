@@ -14,7 +14,8 @@ from sweep_analysis.forecast import Forecast, Point, forecast
 from sweep_analysis.ladders import Ladder, by_compute, by_size, published, thin
 from sweep_operator.cli import main
 
-SHARED = Path(os.environ.get("SCALINGSWEEP_SHARED", Path(__file__).parents[3] / "shared")) / "data"
+ROOT = Path(__file__).parents[2]
+SHARED = Path(os.environ.get("SCALINGSWEEP_SHARED", ROOT.parent / "shared")) / "data"
 published_only = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the published runs are not at {SHARED}")
 
 
@@ -152,6 +153,16 @@ def test_published_intervals_are_narrow(scores):
     summary = report(scores, 0)
     assert summary.median_width <= 0.045
     assert summary.by_jump[0].median_width <= 0.038
+
+
+def test_the_kept_calibration_meets_its_marks_on_every_origin_that_was_left_out():
+    kept = json.loads((ROOT / "benchmarks" / "results" / "calibration.json").read_text())["leaveOneOriginOut"]
+    assert 0.93 <= kept["coverage"] <= 0.97
+    assert kept["medianWidth"] <= 0.045
+    assert all(origin["coverage"] >= 0.90 for origin in kept["byOrigin"])
+    assert kept["byPastRungs"][0]["coverage"] >= 0.90
+    assert kept["byJump"][0]["medianWidth"] <= 0.038
+    assert kept["far"][0]["coverage"] >= 0.93
 
 
 def test_the_command_gives_the_documented_json(tmp_path, capsys):
