@@ -87,6 +87,7 @@ class Settings:
     prior_weight: float = 3.3
     """Rungs' worth of trust in the scale before any rung was forecast."""
     inflation: float = 1.0
+    """Factor on every scale. Published ladders ask for .95; what they leave is for ladders that nobody has seen."""
     kernel: Kernel | None = field(default_factory=Kernel)
     """How far runs share what the law does not say of them; None carries nothing on from the past."""
 
@@ -322,7 +323,7 @@ class History:
 
 
 def _medians(values: Floats, seen: NDArray[np.bool_]) -> Floats:
-    """(K, 1) median of each row's `seen` values; numpy's nanmedian takes ten times as long on few."""
+    """(K, 1) median of each row's `seen` values, without the masked arrays that numpy's nanmedian makes of few."""
     ordered = np.sort(np.where(seen, values, np.inf), axis=1)
     count = seen.sum(axis=1, keepdims=True)
     pairs = np.take_along_axis(ordered, np.concatenate([(count - 1) // 2, count // 2], axis=1), axis=1)
