@@ -26,6 +26,7 @@ from sweep_trainer.engines.micro_batch import ran_out
 from sweep_trainer.engines.ranks import PATIENCE_SECONDS, Ranks
 from sweep_trainer.failure import RunError, explain
 from sweep_trainer.interruption import Interrupted, Interruption
+from sweep_trainer.ray_desk import Desk
 from sweep_trainer.report import FINAL_SECONDS, LEAVING_SECONDS, Report, open_report
 
 LOCAL = "local"
@@ -35,36 +36,6 @@ RESTARTS = 5
 _ASK_SECONDS = 0.5
 
 log = logging.getLogger(__name__)
-
-
-class Desk:
-    """What the driver and the workers tell each other; an actor, so that it outlives a worker."""
-
-    def __init__(self) -> None:
-        self._stop = False
-        self._end: tuple[str, str] | None = None
-        self._micro_batch: int | None = None
-
-    def stop(self) -> None:
-        """The driver: checkpoint and leave."""
-        self._stop = True
-
-    def stopping(self) -> bool:
-        return self._stop
-
-    def ended(self, reason: str, message: str) -> None:
-        """A worker: the run has ended for good, well (no reason) or not; starting again would end the same way."""
-        self._end = self._end or (reason, message)
-
-    def end(self) -> tuple[str, str] | None:
-        return self._end
-
-    def take_less(self, micro_batch: int) -> None:
-        """A worker whose memory ran out where no other rank could be told: begin with so many sequences."""
-        self._micro_batch = micro_batch
-
-    def micro_batch(self) -> int | None:
-        return self._micro_batch
 
 
 class AskedByDriver(Interruption):

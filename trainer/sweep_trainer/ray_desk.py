@@ -1,0 +1,35 @@
+"""The desk between a Ray driver and its workers.
+
+Owns what they tell each other. A module of its own, without torch and without Ray: the actor's process imports nothing
+else and is there at once.
+"""
+
+
+class Desk:
+    """What the driver and the workers tell each other; an actor, so that it outlives a worker."""
+
+    def __init__(self) -> None:
+        self._stop = False
+        self._end: tuple[str, str] | None = None
+        self._micro_batch: int | None = None
+
+    def stop(self) -> None:
+        """The driver: checkpoint and leave."""
+        self._stop = True
+
+    def stopping(self) -> bool:
+        return self._stop
+
+    def ended(self, reason: str, message: str) -> None:
+        """A worker: the run has ended for good, well (no reason) or not; starting again would end the same way."""
+        self._end = self._end or (reason, message)
+
+    def end(self) -> tuple[str, str] | None:
+        return self._end
+
+    def take_less(self, micro_batch: int) -> None:
+        """A worker whose memory ran out where no other rank could be told: begin with so many sequences."""
+        self._micro_batch = micro_batch
+
+    def micro_batch(self) -> int | None:
+        return self._micro_batch
