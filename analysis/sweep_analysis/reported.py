@@ -27,6 +27,8 @@ TERMINATION_BYTES = 4096
 """What Kubernetes keeps of a container's termination message."""
 COMPRESSED = "zlib:"
 """Before a termination message that is base64 of a zlib stream of the document."""
+_LARGEST_COUNT = 2**63 - 1
+"""What Kubernetes stores as an integer."""
 UNSTATED = "unstated"
 """Digest of a validation set or tokenizer that the trainer did not name; comparable with its like alone."""
 
@@ -188,7 +190,7 @@ def _progress(stated: Any, due: Due, now: str) -> Progress:
     _same("progress.attempt", progress.attempt, due.attempt)
     if "tokens" in stated:
         return progress
-    share = min(1.0, progress.step / progress.steps)
+    share = progress.step / progress.steps if progress.step < progress.steps else 1.0
     return progress.changed(tokens=round(share * max(due.tokens)))
 
 
@@ -218,16 +220,12 @@ def _parsed(content: bytes) -> Any:
     if _depth(text) > DEEPEST:
         raise ReportRefused(f"the document is nested deeper than {DEEPEST} levels")
     try:
-        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_twins)
+        return json.loads(text, parse_constant=_no_constant, parse_int=_whole, object_pairs_hook=_no_twins)
     except json.JSONDecodeError as error:
         said = f"the document is not JSON (line {error.lineno}, column {error.colno}: {error.msg})"
         raise ReportRefused(
             f"{said}; write it beside its place and rename it, so that it is never seen half-written"
         ) from None
-    except ReportRefused:
-        raise
-    except ValueError as error:  # an integer of thousands of digits
-        raise ReportRefused(f"the document holds a number that is none: {error}") from None
 
 
 def _depth(text: str) -> int:
@@ -244,6 +242,12 @@ def _depth(text: str) -> int:
 
 def _no_constant(name: str) -> Any:
     raise ReportRefused(f"the document holds {name}, which is no number; report the failure Diverged instead")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 20 or abs(int(digits)) > _LARGEST_COUNT:
+        raise ReportRefused(f"the document holds the number {digits[:24]}…, which is beyond any count")
+    return int(digits)
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sweep_analysis.measure import TaskResult
 from sweep_analysis.record import Curve, Failure, FailureReason, Record, RecordSet, Refused
@@ -77,7 +79,7 @@ def test_progress_and_failure_get_the_attempt_and_the_time() -> None:
         (b'{"records": [{"tokens": 10000000, "loss": NaN}]}', "holds NaN"),
         (b'{"records": [{"tokens": 10000000, "loss": Infinity}]}', "holds Infinity"),
         (b'{"records": [{"tokens": 10000000, "loss": 1e999}]}', "finite number"),
-        (b'{"records": [{"tokens": ' + b"9" * 5000 + b"}]}", "a number that is none"),
+        (b'{"records": [{"tokens": ' + b"9" * 5000 + b"}]}", "beyond any count"),
         (b'{"records": [], "records": []}', "names a field twice"),
         (b'{"records": [], "failure": {"message": "\\ud800"}}', "invalid JSON"),
         (b"[]", "no JSON object"),
@@ -98,6 +100,7 @@ def test_progress_and_failure_get_the_attempt_and_the_time() -> None:
         (one(parameters={"total": 5}), "records[0].parameters.total is 5, not 1000000"),
         (one(seed=8), "records[0].seed is 8, not 7"),
         (one(purpose="Target"), "records[0].purpose is Target, not Ladder"),
+        (one(uniqueTokens=2**63), "the number 9223372036854775808…, which is beyond any count"),
         (one(perplexity=2), "records.0.perplexity: extra inputs are not permitted"),
         ({"attempt": 1, "records": []}, "attempt is 1, not 2"),
         ({"records": one()["records"] * 2}, "two records have the same tokens"),
@@ -113,6 +116,27 @@ def test_what_is_not_taken_is_answered_in_one_sentence(document: Any, sentence: 
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) <= 1024
+
+
+WORDS = st.sampled_from(
+    ["records", "tokens", "loss", "run", "uid", "attempt", "flops", "sixND", "failure", "message", "progress", "step"]
+)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(10_000_000),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@given(st.one_of(ANYTHING.map(lambda value: json.dumps(value).encode()), st.binary(max_size=200)))
+@settings(max_examples=400, deadline=None)
+def test_whatever_is_written_is_taken_or_refused_and_nothing_else(content: bytes) -> None:
+    try:
+        reported = read_report(content, DUE, now=NOW)
+    except ReportRefused:
+        return
+    assert reported.records.attempt == DUE.attempt
+    assert {record.tokens for record in reported.records.records} <= set(DUE.tokens)
 
 
 def full_set(records: int, message: str = "") -> RecordSet:
