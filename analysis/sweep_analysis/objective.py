@@ -37,8 +37,10 @@ class Objective(Document):
             "FineTuning": {"prompt", "completion"},
             "RewardModel": {"prompt", "chosen", "rejected"},
         }[self.kind]
-        extra = sorted({"prompt", "completion", "chosen", "rejected"} & self.model_fields_set - used)
-        if extra and any(getattr(self, name) != type(self).model_fields[name].default for name in extra):
+        fields = type(self).model_fields
+        columns = {"prompt", "completion", "chosen", "rejected"} - used
+        extra = sorted(name for name in columns if getattr(self, name) != fields[name].default)
+        if extra:
             raise ValueError(f"objective.kind {self.kind} reads no {', '.join(extra)}; leave it out")
         return self
 

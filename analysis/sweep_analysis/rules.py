@@ -38,10 +38,11 @@ class LearningRate(Document):
     @model_validator(mode="after")
     def _fields_of_its_rule(self) -> "LearningRate":
         taken = {"Power": {"peak", "at_parameters", "exponent"}, "StepLaw": set(), "MuTransfer": {"peak", "base_width"}}
-        extra = self.model_fields_set - taken[self.rule] - {"rule"}
-        told = {name for name in extra if getattr(self, name) != type(self).model_fields[name].default}
+        fields = type(self).model_fields
+        others = fields.keys() - taken[self.rule] - {"rule"}
+        told = {name for name in others if getattr(self, name) != fields[name].default}
         if told:
-            names = ", ".join(sorted(type(self).model_fields[name].alias or name for name in told))
+            names = ", ".join(sorted(fields[name].alias or name for name in told))
             raise ValueError(f"learningRate.rule {self.rule} has no use for {names}; leave it out or change the rule")
         if self.rule == "MuTransfer" and self.base_width is None:
             raise ValueError("learningRate.rule MuTransfer needs baseWidth, the width at which peak was found")

@@ -84,7 +84,7 @@ class Data(Document):
     def _one_source(self) -> "Data":
         if (self.corpus is not None) + bool(self.files) + bool(self.sources) != 1:
             raise ValueError("name exactly one of corpus, files and sources")
-        if "validation_share" in self.model_fields_set and not self.sources:
+        if self.validation_share != 0.01 and not self.sources:
             raise ValueError("validationShare is for sources; of corpus and files, every 40th block is validation")
         documents = [file for file in self.files if format_of(file) != "Text"]
         if documents:

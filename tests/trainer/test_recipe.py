@@ -175,3 +175,20 @@ def test_every_path_of_a_recipe_is_told_in_full() -> None:
     assert training.objective.start_from == "/there/model.safetensors"
     assert training.evaluation is not None
     assert training.evaluation.tasks[0].data == "/there/quiz.jsonl"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"data": SOURCES, "objective": {"kind": "RewardModel"}},
+        {"learningRate": {"rule": "StepLaw"}, "schedule": {"kind": "Cosine"}},
+        {"learningRate": {"rule": "MuTransfer", "peak": 0.1, "baseWidth": 64}, "model": {"experts": {"count": 4}}},
+    ],
+)
+def test_a_recipe_that_is_copied_or_read_back_is_the_same(fields: dict[str, object]) -> None:
+    training = recipe(**fields)
+    assert training.changed() == training
+    assert training.data.changed(validation_tokens=2048).validation_tokens == 2048
+    assert Training.model_validate(training.to_json()) == training
+    assert hash(training) == hash(training.changed())
