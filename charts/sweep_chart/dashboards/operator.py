@@ -15,6 +15,11 @@ def _share(quantile: float) -> Query:
     return Query(f"histogram_quantile({quantile}, {buckets})", f"{{{{kind}}}} p{quantile * 100:g}")
 
 
+def _refits() -> Query:
+    buckets = f"sum by (le) (rate({of('refit_duration_seconds_bucket')}[$__rate_interval]))"
+    return Query(f"histogram_quantile(0.99, {buckets})", "with a refit p99")
+
+
 OPERATOR = Dashboard(
     "operator",
     "Operator health",
@@ -47,9 +52,10 @@ OPERATOR = Dashboard(
             (
                 lines(
                     "Duration of passes",
-                    "How long does one pass take?",
+                    "How long does one pass take, and one that fits a law?",
                     _share(0.5),
                     _share(0.99),
+                    _refits(),
                     unit="s",
                 ),
                 lines(

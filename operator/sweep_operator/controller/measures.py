@@ -48,6 +48,8 @@ class Measures:
 
     def __init__(self) -> None:
         self.passes: dict[str, Histogram] = {kind: Histogram() for kind in ("ScalingSweep", "ScalingRun")}
+        self.refits = Histogram()
+        """Passes in which a law was fitted."""
         self.outcomes: Counter[tuple[str, str]] = Counter()
         """Passes by kind and outcome."""
         self._lock = threading.Lock()
@@ -104,6 +106,11 @@ class OperatorCollector(Collector):
         for kind, histogram in self.measures.passes.items():
             durations.add_metric((kind,), histogram.buckets(), histogram.total)
         yield durations
+        refits = HistogramMetricFamily(
+            "scalingsweep_refit_duration_seconds", "Time of the passes over a sweep in which its law was fitted."
+        )
+        refits.add_metric((), self.measures.refits.buckets(), self.measures.refits.total)
+        yield refits
         outcomes = CounterMetricFamily(
             "scalingsweep_reconciles", "Passes by how they ended.", labels=("kind", "outcome")
         )

@@ -105,7 +105,8 @@ class Operator:
         )
         api.may_write = lambda: self.election.leading
         cluster = Journal(adapter(api, self.caches, self._events))
-        self._workers = Workers(self.queue, Passes(cluster, policy, self._events.tell), self.measures, settings.workers)
+        passes = Passes(cluster, policy, self._events.tell, refitted=self.measures.refits.add)
+        self._workers = Workers(self.queue, passes, self.measures, settings.workers)
         self._traces = (
             TraceSender(settings.traces_url, self._observe, tracing.headers()) if settings.traces_url else None
         )

@@ -3,6 +3,7 @@
 Owns the step from names to objects. The reconcilers are those of the laptop.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,6 +35,11 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+def _fitted(sweep: ScalingSweep) -> list[object]:
+    """What follows from a fit."""
+    return [sweep.status.law, *((rung.forecast, rung.verdict) for rung in sweep.status.rungs)]
+
+
 @dataclass(frozen=True)
 class Passes:
     """One pass over the object that a key names."""
@@ -42,6 +48,8 @@ class Passes:
     policy: Policy
     tell: Callable[[Subject, Event], None]
     now: Callable[[], datetime] = _now
+    refitted: Callable[[float], None] = lambda seconds: None
+    """Told how long a pass took in which a law was fitted: one that left a forecast, a verdict or another law."""
 
     def __call__(self, key: Key) -> Progressed:
         """Raises whatever the port may, and UnreadableError for an object of a newer version's making."""
@@ -64,11 +72,16 @@ class Passes:
         if sweep is None:
             return Progressed(changed=False)
         with logs.about(namespace=key.namespace, sweep=key.name):
+            began = time.monotonic()
             try:
-                return reconcile_sweep(self.cluster, sweep, self.policy, self.now())
+                progressed = reconcile_sweep(self.cluster, sweep, self.policy, self.now())
             except NameTaken as taken:
                 self.cluster.emit(sweep, Event("NameTaken", str(taken), warning=True))
                 raise
+            after = self.cluster.sweep(f"{key.namespace}/{key.name}") if progressed.changed else None
+            if after is not None and _fitted(after) != _fitted(sweep):
+                self.refitted(time.monotonic() - began)
+            return progressed
 
     def _run(self, key: Key) -> Progressed:
         found = self.cluster.run(f"{key.namespace}/{key.name}")
