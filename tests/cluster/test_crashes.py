@@ -8,13 +8,14 @@ import pytest
 from control_plane import ControlPlane
 from disturbances import MOMENTS, STORMS, Arena, described, difference, measured, outage, undisturbed
 from faulty_proxy import HANGS
-from live_operator import Place, install_resources, manifest, until
-from standin_trainers import StandinTrainers
+from live_operator import OperatorProcess, Place, install_resources, manifest, until
+from standin_trainers import Play, StandinTrainers
 from witness import Witness, lasting
 
 from sweep_operator.clusters.kubernetes.client import Api
 from sweep_operator.clusters.kubernetes.cluster import KubernetesCluster
 from sweep_operator.clusters.kubernetes.errors import NotLeading
+from sweep_operator.clusters.kubernetes.resources import JOBS
 from sweep_operator.controller.lease import LeaseTimes
 from sweep_operator.controller.operator import Operator, Settings
 from sweep_operator.policy import Policy
@@ -151,3 +152,24 @@ def test_an_api_server_that_hangs_for_a_while_costs_that_while(arena, expected):
 def test_of_two_replicas_the_second_goes_on_when_the_first_is_killed(arena, expected):
     told = measured(arena(2), MOMENTS["operator killed mid-rung"], "two replicas")
     assert described(told, expected) == []
+
+
+def test_why_an_attempt_was_ended_is_known_to_an_operator_that_was_not_there(plane, tmp_path):
+    """Killed between telling a silent run to end and its end: what is written on the Job tells the next one."""
+    namespace = "silent"
+    plane.kubectl("create", "namespace", namespace)
+    place, api = Place(plane, namespace), Api.connect(plane.kubeconfig())
+    trainers = StandinTrainers(api, namespace).start()
+    trainers.play = lambda run, attempt: Play("Runs") if (run.spec.rung, attempt) == ("a", 1) else Play()
+    operator = OperatorProcess(plane, tmp_path, namespace, ("--lease-seconds", "3")).start()
+    slow_to_go = {"podTemplate": {"metadata": {"annotations": {"simulated/grace": "8s"}}}}
+    place.apply(manifest(limits={"progressSeconds": 10}, runtime=slow_to_go))
+    until(lambda: any(job["spec"].get("suspend") for job in place.items(JOBS)))
+    operator.kill()
+    until(lambda: not place.pods("a"))
+    operator.start()
+    place.until_phase("Succeeded")
+    (failure,) = place.run("a")["status"]["failures"]
+    assert failure["reason"] == "NoProgress"
+    operator.kill()
+    trainers.stop()

@@ -186,7 +186,8 @@ class KubernetesCluster:
         objection = storage.objection(sweep)
         if objection:
             raise StartRefused(FailureReason.BAD_CONFIGURATION, objection)
-        lingering = [pod for pod in self.caches.pods.of_run(run.metadata.namespace, run.metadata.name) if not pod.ended]
+        pods = self.caches.pods.of_run(run.metadata.namespace, run.metadata.name)
+        lingering = [pod for pod in pods if not pod.ended and pod.identity.owner_uid]
         if lingering:
             names = ", ".join(pod.identity.name for pod in lingering)
             raise NotNow("NamesakeLeaving", f"pods of an earlier attempt or of a deleted namesake still go: {names}")

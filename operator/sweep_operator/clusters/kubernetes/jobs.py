@@ -134,11 +134,13 @@ def _trainer(sweep: ScalingSweep, run: ScalingRun, images: Images, environment: 
     ]
     if way == "Direct":
         mounts.append(_account_mount())
+    own_names = {one.name for one in runtime.env}
+    writable = {} if "HOME" in own_names else {"HOME": "/tmp"}  # noqa: S108 - the one folder that any library may use
     own = [{"name": one.name, "value": one.value} for one in runtime.env if one.name not in environment]
     container: JSON = {
         "name": TRAINER,
         "image": runtime.image or images.trainer,
-        "env": [*_listed(environment), *own],
+        "env": [*_listed({**environment, **writable}), *own],
         "resources": {"limits": limits, "requests": limits},
         "volumeMounts": mounts,
         "terminationMessagePath": TERMINATION_LOG,
