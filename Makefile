@@ -25,7 +25,7 @@ demo: setup ## climb the laptop ladder and write its report
 	@$(BIN)/scalingsweep run $(SWEEP) --workdir $(WORKDIR)
 
 test: setup lint control-plane ## every check and every test
-	@$(BIN)/pytest -n $(JOBS)
+	@$(BIN)/pytest -n $(JOBS) --dist loadgroup
 
 control-plane: setup ## build Kubernetes for the tests, once (about 12 minutes; nothing where it is built)
 	@PYTHONPATH=tests $(BIN)/python -m control_plane

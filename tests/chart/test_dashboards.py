@@ -1,5 +1,6 @@
 """Dashboards as documents: typed by Grafana's own schema, no datasource by name, each panel with its question."""
 
+import fcntl
 import json
 import os
 import re
@@ -91,16 +92,26 @@ def grafana_types() -> Path:
     """A folder with Grafana's types and the TypeScript compiler, fetched once where that is asked for."""
     versions = "-".join(f"{name.rsplit('/', 1)[-1]}-{version}" for name, version in PINS.items())
     folder = platformdirs.user_cache_path("scalingsweep") / "grafana" / versions
-    if not (folder / "node_modules" / "typescript").exists():
-        if not os.environ.get("SCALINGSWEEP_NPM"):
-            pytest.skip("Grafana's types are not in the cache; SCALINGSWEEP_NPM=1 fetches them with npm, once")
-        npm = shutil.which("npm")
-        if npm is None:
-            pytest.skip("npm is not installed")
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "package.json").write_text(json.dumps({"private": True, "dependencies": PINS}))
-        subprocess.run([npm, "install", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=folder, check=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # parallel workers fetch once
+        if not (folder / "node_modules" / "typescript").exists():
+            fetch(folder)
     return folder
+
+
+def fetch(folder: Path) -> None:
+    """By npm, where that is asked for and can be done."""
+    if not os.environ.get("SCALINGSWEEP_NPM"):
+        pytest.skip("Grafana's types are not in the cache; SCALINGSWEEP_NPM=1 fetches them with npm, once")
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("npm is not installed")
+    (folder / "package.json").write_text(json.dumps({"private": True, "dependencies": PINS}))
+    command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"Grafana's types cannot be fetched: {done.stderr.strip()[-300:]}")
 
 
 @pytest.mark.slow

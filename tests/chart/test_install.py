@@ -16,7 +16,7 @@ from control_plane import ControlPlane
 from helm_chart import CHART, SHARED, Helm
 from live_operator import KINDS, manifest
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("chart")]
 WAIT = ("--wait", "--timeout=120s")
 
 

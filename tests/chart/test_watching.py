@@ -18,7 +18,12 @@ from watched_sweeps import VALUES, WatchedSweeps
 from sweep_chart.dashboards import DASHBOARDS
 from sweep_operator.metrics.families import FAMILIES
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.xdist_group("watching"),  # one world for all of them
+]
 VARIABLES = {
     'namespace="$namespace"': 'namespace=~".+"',
     'sweep="$sweep"': 'sweep=~".+"',
