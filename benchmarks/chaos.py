@@ -59,7 +59,12 @@ def table(plane: ControlPlane, folder: Path, chosen: dict[str, Disturb]) -> list
     rows: list[dict[str, Any]] = []
     expected: Any = None
     for number, (name, disturb) in enumerate({"none": undisturbed, **chosen}.items()):
-        told = measured(Arena(plane, f"chaos-{number}", folder), disturb, name)
+        try:
+            told = measured(Arena(plane, f"chaos-{number}", folder), disturb, name)
+        except AssertionError as stuck:
+            rows.append({"disturbance": name, "violations": [f"it did not end: {stuck}"]})
+            print(f"{name}: it did not end: {stuck}", flush=True)
+            continue
         expected = told.status if expected is None else expected
         found = described(told, expected)
         rows.append(row(told, found))

@@ -117,10 +117,7 @@ class StandinTrainers:
                 if pod.uid not in started and (play.seconds or play.outcome == "Runs"):
                     self._report(run, pod, play, done=False)
                     started.add(pod.uid)
-                    if play.outcome != "Runs":
-                        self._later(play.seconds, pod)
-                    else:
-                        self._holding.append(pod)
+                    self._hold(pod, run) if play.outcome == "Runs" else self._later(play.seconds, pod)
                 else:
                     self._end(run, pod, play)
             except NotFound:
@@ -128,10 +125,19 @@ class StandinTrainers:
             except (ApiError, OSError):
                 self._later(0.2, pod)
 
+    def _hold(self, pod: Identity, run: ScalingRun) -> None:
+        """Keep it until `release`, unless what is said of it has changed in the meantime."""
+        with self._wake:
+            play = self.play(run, pod.attempt)
+            if play.outcome == "Runs" or not play.ends:
+                self._holding.append(pod)
+                return
+        self._later(0.0, pod)
+
     def _end(self, run: ScalingRun, pod: Identity, play: Play) -> None:
         self._report(run, pod, play, done=play.outcome == "Succeeded")
         if not play.ends:
-            self._holding.append(pod)
+            self._hold(pod, run)
             return
         said = {"outcome": play.outcome, "exit-code": str(play.exit_code), "reason": play.reason}
         annotations = {f"simulated/{name}": value for name, value in (said | {"message": play.message}).items()}
