@@ -1,0 +1,96 @@
+"""The images: linted always; built and started where buildah and a base are at hand.
+
+To build, as root on Linux with buildah: SCALINGSWEEP_IMAGE_BASE=<image with apt or Python 3.11> pytest with this file.
+SCALINGSWEEP_IMAGE_ARGUMENTS is handed to `buildah build` (volumes with certificates, for one).
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+IMAGES = ("operator", "trainer")
+BASE = os.environ.get("SCALINGSWEEP_IMAGE_BASE")
+BUILDAH = {"BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "vfs"}
+
+
+def dockerfile(image: str) -> str:
+    return (ROOT / image / "Dockerfile").read_text()
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_hadolint_has_no_objection(image: str) -> None:
+    beside = Path(sys.executable).with_name("hadolint")
+    program = str(beside) if beside.exists() else shutil.which("hadolint")
+    if program is None:
+        pytest.skip("hadolint is not installed")
+    linted = subprocess.run([program, f"{image}/Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (linted.returncode, linted.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_what_runs_is_built_in_another_stage_on_a_base_of_choice_and_is_nobody(image: str) -> None:
+    text = dockerfile(image)
+    assert re.search(r"^ARG BASE=\S+$", text, re.M)
+    last = text.rsplit("\nFROM ", 1)[0] if image == "trainer" else text  # its last stage only names the one before
+    assert len(re.findall(r"^FROM ", text, re.M)) >= 2
+    assert "COPY --from=build" in text
+    users = re.findall(r"^USER (\S+)$", last, re.M)
+    assert users[-1] == "65532:65532"
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_installs_pinned_packages_and_no_others(image: str) -> None:
+    assert f"--no-deps -r requirements/{image}.txt" in dockerfile(image)
+    pins = [line for line in (ROOT / "requirements" / f"{image}.txt").read_text().splitlines() if line[:1].isalnum()]
+    assert pins
+    assert all("==" in pin for pin in pins)
+    tests = (ROOT / "requirements" / "dev.txt").read_text().splitlines()
+    assert set(pins) <= set(tests), "an image runs with the versions that were tested"
+
+
+def test_the_operators_image_holds_no_torch_and_the_trainers_no_kubernetes() -> None:
+    pins = {image: (ROOT / "requirements" / f"{image}.txt").read_text() for image in IMAGES}
+    assert not re.search(r"^(torch|ray|deepspeed)==", pins["operator"], re.M)
+    assert not re.search(r"^kubernetes==", pins["trainer"], re.M)
+
+
+def buildah(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["buildah", *arguments], cwd=ROOT, env=os.environ | BUILDAH, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(BASE is None or shutil.which("buildah") is None, reason="no SCALINGSWEEP_IMAGE_BASE, or no buildah")
+@pytest.mark.parametrize(
+    ("image", "command", "says"),
+    [
+        ("operator", ["scalingsweep", "--help"], "run"),
+        ("trainer", ["python", "-m", "sweep_trainer", "--help"], "train"),
+    ],
+)
+def test_an_image_builds_starts_as_nobody_and_can_write_to_tmp_alone(image: str, command: list[str], says: str) -> None:
+    extra = shlex.split(os.environ.get("SCALINGSWEEP_IMAGE_ARGUMENTS", ""))
+    built = buildah(
+        "build", "--build-arg", f"BASE={BASE}", "-f", f"{image}/Dockerfile", "-t", f"test/{image}", *extra, "."
+    )
+    assert built.returncode == 0, built.stderr[-2000:]
+    container = buildah("from", tag).stdout.strip()
+    try:
+        started = buildah("run", container, "--", *command)
+        assert started.returncode == 0, started.stderr
+        assert says in started.stdout
+        assert buildah("run", container, "--", "id", "-u").stdout.strip() == "65532"
+        found = "find / -xdev -type d -writable -not -path '/proc/*' -not -path '/dev/*' 2>/dev/null"
+        writable = buildah("run", container, "--", "sh", "-c", found).stdout.split()
+        assert set(writable) <= {"/tmp", "/var/tmp", "/run/lock", "/dev", "/proc"}
+    finally:
+        buildah("rm", container)
