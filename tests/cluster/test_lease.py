@@ -1,5 +1,6 @@
 """One writer at a time: elections between real processes over a real API server, parted, paused and misled."""
 
+import contextlib
 import itertools
 import json
 import signal
@@ -14,7 +15,7 @@ import pytest
 from partition import Partition
 
 from sweep_operator.clusters.kubernetes.client import Api, Patience
-from sweep_operator.clusters.kubernetes.errors import ConflictError
+from sweep_operator.clusters.kubernetes.errors import ConflictError, NotFound
 from sweep_operator.clusters.kubernetes.resources import CONFIG_MAPS, LEASES
 
 SECONDS = 2.0
@@ -67,6 +68,10 @@ class Race:
 
     def holder(self) -> str:
         return self.api.get(LEASES.path(self.namespace, "contended"))["spec"]["holderIdentity"]
+
+    def delete_lease(self) -> None:
+        with contextlib.suppress(NotFound):
+            self.api.delete(LEASES.path(self.namespace, "contended"))
 
     def assert_one_writer_at_a_time(self) -> None:
         """Spells of writing, one contender's after another's, never overlap."""
@@ -172,6 +177,23 @@ def test_a_wall_clock_hours_off_makes_no_second_writer(race, hours):
     race.enter("skewed again", skew=hours * 3600.0)
     time.sleep(2 * SECONDS)
     assert not race.log("skewed again").exists() or race.writes("skewed again") == []
+    race.assert_one_writer_at_a_time()
+
+
+def test_a_lease_that_somebody_deletes_makes_no_second_writer(race):
+    race.enter("first")
+    race.wait_writing("first")
+    race.enter("second")
+    time.sleep(SECONDS)
+    for _ in range(3):
+        race.delete_lease()
+        time.sleep(SECONDS / 2)
+    race.wait_writing("first")
+    race.assert_one_writer_at_a_time()
+    assert race.writes("second") == []
+    race.running["first"].kill()
+    race.delete_lease()
+    race.wait_writing("second")
     race.assert_one_writer_at_a_time()
 
 

@@ -177,10 +177,15 @@ class Election:
         return float((self._seen.get("spec") or {}).get("leaseDurationSeconds") or self._times.duration_seconds)
 
     def _look(self) -> None:
-        """Read the Lease; it counts as changed when its version differs from the one seen before."""
+        """Read the Lease; it counts as changed when its version differs from the one seen before.
+
+        One that was deleted under another's hands is held still: its leader may write until it would have run out.
+        """
         try:
             lease = self._api.get(self._path)
         except NotFound:
+            if self.holder not in ("", self.identity):
+                return
             lease = {}
         if _version(lease) != _version(self._seen) or not lease:
             self._seen_at = self._clock()
