@@ -79,9 +79,8 @@ def buildah(*arguments: str) -> "subprocess.CompletedProcess[str]":
 )
 def test_an_image_builds_starts_as_nobody_and_can_write_to_tmp_alone(image: str, command: list[str], says: str) -> None:
     extra = shlex.split(os.environ.get("SCALINGSWEEP_IMAGE_ARGUMENTS", ""))
-    built = buildah(
-        "build", "--build-arg", f"BASE={BASE}", "-f", f"{image}/Dockerfile", "-t", f"test/{image}", *extra, "."
-    )
+    file, tag = f"{image}/Dockerfile", f"test/{image}"
+    built = buildah("build", "--build-arg", f"BASE={BASE}", "-f", file, "-t", tag, *extra, ".")
     assert built.returncode == 0, built.stderr[-2000:]
     container = buildah("from", tag).stdout.strip()
     try:
