@@ -4,6 +4,7 @@ Owns the ensuring of these documents (`roles.py` and `storage.py` say what they 
 so that it costs a sweep four calls and a run none. Everything here is safe to repeat; after a restart it is.
 """
 
+import threading
 from collections import OrderedDict
 
 from sweep_operator.api import ScalingSweep
@@ -28,11 +29,18 @@ class Access:
         self._api = api
         self._ensured: OrderedDict[str, frozenset[str]] = OrderedDict()
         """By the sweep's UID: the runs that its trainers may write to."""
+        self._one_at_a_time = threading.Lock()
+        """The runs of a rung start at once, and the first of them ensures for all."""
 
     def ensure(self, sweep: ScalingSweep, run: str) -> None:
         """Account, role, binding and claim, for every run that the sweep plans. Raises NameTaken and ApiError."""
-        uid = sweep.metadata.uid
         planned = frozenset((*planned_runs(sweep), run))
+        if self._ensured.get(sweep.metadata.uid) != planned:
+            with self._one_at_a_time:
+                self._ensure_all(sweep, planned)
+
+    def _ensure_all(self, sweep: ScalingSweep, planned: frozenset[str]) -> None:
+        uid = sweep.metadata.uid
         if self._ensured.get(uid) == planned:
             return
         own = sweep.spec.runtime.service_account_name
