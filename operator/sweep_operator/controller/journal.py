@@ -8,31 +8,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sweep_operator.api import RunStatus, ScalingRun, ScalingSweep, SweepStatus
+from sweep_operator.api import Imports, RunStatus, ScalingRun, ScalingSweep, SweepStatus
 from sweep_operator.clusters.kubernetes.views import Identity
-from sweep_operator.clusters.port import PAUSED, Cause, Event, Workload
+from sweep_operator.clusters.port import PAUSED, Cause, Event
 from sweep_operator.controller.passes import LiveCluster
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Journal:
-    """A cluster whose effects are logged once they have succeeded. Implements `LiveCluster`."""
+def journalled(cluster: LiveCluster) -> LiveCluster:
+    """The same cluster, its effects logged once they have succeeded."""
+    return cast(LiveCluster, _Journal(cluster))
 
-    cluster: LiveCluster
 
-    def sweep(self, key: str) -> ScalingSweep | None:
-        return self.cluster.sweep(key)
+class _Journal:
+    """Wraps the effects; whatever only reads is the cluster's own."""
 
-    def run(self, key: str) -> tuple[ScalingSweep, ScalingRun] | None:
-        return self.cluster.run(key)
+    def __init__(self, cluster: LiveCluster) -> None:
+        self.cluster = cluster
 
-    def runs(self, sweep: ScalingSweep) -> Sequence[ScalingRun]:
-        return self.cluster.runs(sweep)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.cluster, name)
 
-    def workload(self, run: ScalingRun, attempt: int) -> Workload:
-        return self.cluster.workload(run, attempt)
+    def imported(self, sweep: ScalingSweep) -> Imports:
+        imports = self.cluster.imported(sweep)
+        log.info("%d records of earlier runs read, %s", imports.records, imports.digest)
+        return imports
 
     def create_run(self, run: ScalingRun) -> None:
         self.cluster.create_run(run)

@@ -26,7 +26,7 @@ from sweep_operator.clusters.kubernetes.resources import JOBS, PODS, RUN_LABEL, 
 from sweep_operator.clusters.kubernetes.watch import Watch, WatchTimes
 from sweep_operator.controller import tracing
 from sweep_operator.controller.health import Page, Server, verdict
-from sweep_operator.controller.journal import Journal
+from sweep_operator.controller.journal import journalled
 from sweep_operator.controller.lease import Election, LeaseTimes
 from sweep_operator.controller.measures import Measures, OperatorCollector
 from sweep_operator.controller.passes import LiveCluster, Passes
@@ -104,7 +104,7 @@ class Operator:
             settings.lease,
         )
         api.may_write = lambda: self.election.leading
-        cluster = Journal(adapter(api, self.caches, self._events))
+        cluster = journalled(adapter(api, self.caches, self._events))
         passes = Passes(cluster, policy, self._events.tell, refitted=self.measures.refits.add)
         self._workers = Workers(self.queue, passes, self.measures, settings.workers)
         self._traces = (
