@@ -231,9 +231,8 @@ def test_the_arguments_are_ones_that_the_operator_knows(helm: Helm) -> None:
 
     from sweep_operator.cli import operator
 
-    arguments = only(helm.documents(values=EVERYTHING), "Deployment")["spec"]["template"]["spec"]["containers"][0][
-        "args"
-    ]
+    deployment = only(helm.documents(*KUEUE, values=EVERYTHING), "Deployment")
+    arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
     parser = argparse.ArgumentParser()
     operator.configure(parser, "operator")
     options = parser.parse_args(arguments)
