@@ -130,10 +130,8 @@ def test_a_run_with_a_forged_owner_is_ignored_and_told(running, trainers):
 def test_a_status_that_a_person_empties_is_refused_and_one_that_is_edited_is_found_again(running, trainers):
     before = running.sweep()["status"]
     emptied = [{"op": "remove", "path": "/status"}]
-    how = ("patch", "scalingsweep", "climb", "--subresource=status")
-    refused = running.plane.kubectl(
-        *how, "--type=json", "-p", json.dumps(emptied), "-n", running.namespace, check=False
-    )
+    how = ("patch", "scalingsweep", "climb", "-n", running.namespace, "--subresource=status")
+    refused = running.plane.kubectl(*how, "--type=json", "-p", json.dumps(emptied), check=False)
     assert refused.returncode != 0
     assert "stays in the status" in refused.stderr
     edited = {"status": {"phase": "Succeeded", "conditions": [], "spent": {"flops": 1}, "law": None}}
