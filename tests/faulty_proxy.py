@@ -149,6 +149,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.owner._open.add(self.connection)
 
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except OSError:
+            return  # the client was killed, or has given up
+
     def finish(self) -> None:
         self.owner._open.discard(self.connection)
         if self._upstream:
