@@ -4,11 +4,10 @@ Owns the wording of these entries. It stands between the reconcilers and the ada
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, cast
 
-from sweep_operator.api import Imports, RunStatus, ScalingRun, ScalingSweep, SweepStatus
+from sweep_operator.api import RunStatus, ScalingRun, ScalingSweep, SweepStatus
 from sweep_operator.clusters.kubernetes.views import Identity
 from sweep_operator.clusters.port import PAUSED, Cause, Event
 from sweep_operator.controller.passes import LiveCluster
@@ -29,11 +28,6 @@ class _Journal:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.cluster, name)
-
-    def imported(self, sweep: ScalingSweep) -> Imports:
-        imports = self.cluster.imported(sweep)
-        log.info("%d records of earlier runs read, %s", imports.records, imports.digest)
-        return imports
 
     def create_run(self, run: ScalingRun) -> None:
         self.cluster.create_run(run)
