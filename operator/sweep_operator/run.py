@@ -114,6 +114,8 @@ def _decide(sweep: ScalingSweep, run: ScalingRun, workload: Workload, now: datet
         return _open(sweep, run, last, workload, wanted, now)
     if status.finished:
         return _finished(sweep, run, wanted)
+    if len(status.accepted) == len(run.spec.run.tokens):  # the last words of an attempt that was given up
+        return RunDecision(status=status.changed(state=RunState.SUCCEEDED))
     if wanted is Wanted.ABORT:
         return RunDecision(status=status.changed(state=RunState.ABORTED))
     if wanted is Wanted.PAUSE:

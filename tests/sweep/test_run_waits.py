@@ -163,3 +163,12 @@ def test_records_that_only_the_workload_holds_count_like_reported_ones(opened):
     ended = Workload(WorkloadState.ENDED, Ending.COMPLETED, left=left)
     status = decide(sweep, run, ended, after(6)).status
     assert (status.state, len(status.accepted), status.records) == (RunState.SUCCEEDED, 2, ())
+
+
+def test_records_that_come_after_an_attempt_was_given_up_spare_the_next_one(opened):
+    sweep, run = opened(RunState.RUNNING)
+    run = run.changed(metadata=run.metadata.changed(uid="r-1"))
+    lost = decide(sweep, run, Workload(WorkloadState.ENDED, Ending.PREEMPTED, message="drained"), after(5)).status
+    late = reported(run.changed(status=lost), after(6))
+    status = decide(sweep, late, ABSENT, after(7)).status
+    assert (status.state, status.attempt, len(status.accepted)) == (RunState.SUCCEEDED, 1, 2)
