@@ -102,6 +102,13 @@ def test_every_documented_series_exists(climbed, manifest):
     assert set(FAMILIES) - names <= rare
 
 
+def test_on_a_cluster_runs_without_a_limit_go_on_at_once(manifest):
+    from sweep_operator.metrics import slots_of_a_cluster
+
+    assert slots_of_a_cluster(manifest(limits={"parallelism": 3})) == 3
+    assert slots_of_a_cluster(manifest()) == 64
+
+
 def test_single_runs_have_series_only_when_they_are_asked_for_and_until_they_end(climbed, manifest):
     running = SimulatedCluster(manifest())
     settle(running)
@@ -194,6 +201,13 @@ def test_a_sweep_that_cannot_be_read_costs_no_other_its_series(climbed):
     text = SweepPage(store.known).text()
     assert 'sweep="b"' in text
     assert "scalingsweep_series_late 0.0" in text
+
+
+def test_a_sweep_whose_series_cannot_be_computed_is_logged_and_the_others_are_served(climbed, caplog):
+    store = Store({"a": named(climbed, "a").sweep, "b": named(climbed, "b")})  # the first is not what it should be
+    text = SweepPage(store.known).text()
+    assert 'sweep="b"' in text
+    assert "the series of sweep a could not be computed" in caplog.text
 
 
 def test_names_in_labels_are_escaped(climbed):

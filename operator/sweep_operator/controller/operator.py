@@ -34,7 +34,7 @@ from sweep_operator.controller.queue import Key, WorkQueue
 from sweep_operator.controller.routing import Router
 from sweep_operator.controller.tracing import TraceSender
 from sweep_operator.controller.workers import Workers
-from sweep_operator.metrics import CONTENT_TYPE, Known, Observed, SweepPage
+from sweep_operator.metrics import CONTENT_TYPE, Known, Observed, SweepPage, slots_of_a_cluster
 from sweep_operator.policy import Policy
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Operator:
         self._traces = (
             TraceSender(settings.traces_url, self._observe, tracing.headers()) if settings.traces_url else None
         )
-        self._page = SweepPage(self._observe, of_runs=settings.run_metrics)
+        self._page = SweepPage(self._observe, of_runs=settings.run_metrics, slots=slots_of_a_cluster)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(
             OperatorCollector(

@@ -7,6 +7,16 @@ The operator's own health is `controller.measures`.
 
 from sweep_operator.metrics.page import CONTENT_TYPE, Known, SweepPage
 from sweep_operator.metrics.server import Latency, PortTakenError, serve
-from sweep_operator.metrics.sweep import Observed, series_of
+from sweep_operator.metrics.sweep import Observed, series_of, slots_of_a_cluster
 
-__all__ = ["CONTENT_TYPE", "Known", "Latency", "Observed", "PortTakenError", "SweepPage", "series_of", "serve"]
+__all__ = [
+    "CONTENT_TYPE",
+    "Known",
+    "Latency",
+    "Observed",
+    "PortTakenError",
+    "SweepPage",
+    "series_of",
+    "serve",
+    "slots_of_a_cluster",
+]

@@ -6,14 +6,18 @@ longest unseen first; what remains is served as it was, and the page says for ho
 that is gone are gone with it.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from sweep_operator.live.picture import slots_of
 from sweep_operator.metrics.families import FAMILIES, PREFIX
-from sweep_operator.metrics.sweep import Observed, series_of
+from sweep_operator.metrics.sweep import Observed, Slots, series_of
+
+log = logging.getLogger(__name__)
 
 BUDGET_SECONDS = 0.4
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -48,13 +52,15 @@ class SweepPage:
         sweeps: Callable[[], Iterable[Known | Observed]],
         *,
         of_runs: bool = False,
+        slots: Slots = slots_of,
         budget_seconds: float = BUDGET_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sweeps = sweeps
-        self._of_runs = of_runs
+        self._of_runs, self._slots = of_runs, slots
         self._budget = budget_seconds
         self._clock = clock
+        self._born = clock()
         self._rendered: dict[Hashable, _Rendered] = {}
         self._lock = threading.Lock()
 
@@ -76,7 +82,7 @@ class SweepPage:
             else:
                 self._compute(entry)
         oldest = min((self._computed_at(entry) for entry in changed[len(changed) - late :]), default=begun)
-        return self._joined(late, max(0.0, begun - oldest) if oldest > float("-inf") else begun)
+        return self._joined(late, begun - oldest)
 
     def _changed(self, entry: Known) -> bool:
         rendered = self._rendered.get(entry.key)
@@ -84,15 +90,19 @@ class SweepPage:
 
     def _computed_at(self, entry: Known) -> float:
         rendered = self._rendered.get(entry.key)
-        return rendered.computed_at if rendered else float("-inf")
+        return rendered.computed_at if rendered else self._born
 
     def _compute(self, entry: Known) -> None:
-        observed = entry.read()
         lines: dict[str, str] = {}
-        if observed:
-            for name, samples in series_of(observed, of_runs=self._of_runs).items():
-                family = FAMILIES[name]
-                lines[name] = "".join(_line(family.sample, family.labels, *sample) for sample in samples)
+        try:
+            observed = entry.read()
+            series = series_of(observed, of_runs=self._of_runs, slots=self._slots) if observed else {}
+        except Exception:
+            log.exception("the series of sweep %s could not be computed; the others are served", entry.key)
+            series = {}
+        for name, samples in series.items():
+            family = FAMILIES[name]
+            lines[name] = "".join(_line(family.sample, family.labels, *sample) for sample in samples)
         self._rendered[entry.key] = _Rendered(entry.version, self._clock(), lines)
 
     def _joined(self, late: int, age: float) -> str:
@@ -105,7 +115,7 @@ class SweepPage:
         for name, text, labels, value in (
             ("build_info", "The program's version.", build, 1.0),
             ("series_late", "Sweeps whose series were not computed anew although they have changed.", "", late),
-            ("series_late_seconds", "Age of the oldest such series.", "", age if late else 0.0),
+            ("series_late_seconds", "Age of the oldest such series.", "", age),
         ):
             parts += [_head(PREFIX + name, "gauge", text), f"{PREFIX}{name}{labels} {float(value)!r}\n"]
         return "".join(parts)

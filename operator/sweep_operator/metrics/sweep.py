@@ -4,7 +4,7 @@ Owns which numbers are shown; `families` owns what they are called.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -27,11 +27,20 @@ class Observed:
     runs: Sequence[ScalingRun]
 
 
-def series_of(observed: Observed, *, of_runs: bool = False) -> Series:
+Slots = Callable[[ScalingSweep], int]
+"""How many runs of a sweep go on at once; expected times depend on it."""
+
+
+def slots_of_a_cluster(sweep: ScalingSweep) -> int:
+    """As many as the sweep allows; where it sets no limit, all that a rung may hold."""
+    return sweep.spec.limits.parallelism or 64
+
+
+def series_of(observed: Observed, *, of_runs: bool = False, slots: Slots = slots_of) -> Series:
     """Every sample of a sweep, by family; `of_runs` adds those of each run that is not finished."""
     sweep, runs = observed.sweep, observed.runs
     names = (sweep.metadata.namespace, sweep.metadata.name)
-    picture = picture_of(sweep, runs, slots_of(sweep))
+    picture = picture_of(sweep, runs, slots(sweep))
     series = _Samples()
     _standing(series, sweep, picture, names)
     by_rung: dict[tuple[str, int], list[ScalingRun]] = {}
