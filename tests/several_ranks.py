@@ -30,25 +30,29 @@ class Case:
     precision: str = "fp32"
     micro_batch: int | None = None
     recompute: bool = False
+    recipe: str = "{}"
+    """Fields of the recipe besides, as JSON; their text is part of the name."""
 
     @property
     def name(self) -> str:
         zero = f"-zero{self.stage}" if self.engine == "DeepSpeed" else ""
         pieces = f"-micro{self.micro_batch}" if self.micro_batch else ""
-        return f"{self.engine}{zero}-{self.world}-{self.precision}{pieces}{'-recompute' if self.recompute else ''}"
+        rest = f"{'-recompute' if self.recompute else ''}{self.recipe}"
+        return f"{self.engine}{zero}-{self.world}-{self.precision}{pieces}{rest}"
 
     @property
     def training(self) -> Training:
-        return Training(
-            data=Data(corpus="Classics"),
-            sequence_length=LENGTH,
-            batch_tokens=SEQUENCES * LENGTH,
-            precision=self.precision,
-            engine=self.engine,
-            deepspeed=DeepSpeed(zero_stage=self.stage) if self.engine == "DeepSpeed" else None,
-            micro_batch=self.micro_batch,
-            activation_checkpointing=self.recompute or None,
-        )
+        fields = {
+            "data": Data(corpus="Classics"),
+            "sequence_length": LENGTH,
+            "batch_tokens": SEQUENCES * LENGTH,
+            "precision": self.precision,
+            "engine": self.engine,
+            "deepspeed": DeepSpeed(zero_stage=self.stage) if self.engine == "DeepSpeed" else None,
+            "micro_batch": self.micro_batch,
+            "activation_checkpointing": self.recompute or None,
+        }
+        return Training.model_validate(fields | json.loads(self.recipe))
 
     @property
     def hyper(self) -> Hyperparameters:
