@@ -28,6 +28,7 @@ from live_operator import KINDS, Place, manifest, until
 from prometheus import Prometheus
 from simulated_cluster import healthy
 from standin_trainers import Play, StandinTrainers
+from trace_collector import TraceCollector
 
 from sweep_analysis.record import Progress
 from sweep_analysis.rung import Run
@@ -166,7 +167,9 @@ class WatchedSweeps:
         }
         arguments = [self._replaced(argument, replaced) for argument in self.pod["args"]]
         command = [sys.executable, "-m", "sweep_operator.cli", "operator", *arguments, "--kubeconfig", str(kubeconfig)]
+        self.traces = self.held.enter_context(TraceCollector())
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "KUBERNETES_SERVICE_HOST": ""}
+        environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = self.traces.endpoint
         with (self.folder / "operator.log").open("ab") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         self.held.callback(process.wait, 20)

@@ -100,6 +100,25 @@ def test_condition_metric_event_and_log_tell_the_same_reason(
     assert reason in {event["reason"] for event in events if event["regarding"]["name"] == sweep}
 
 
+def test_the_climb_is_traced_from_the_sweep_down_to_its_attempts(watched: WatchedSweeps) -> None:
+    def of(kind: str, **named: str) -> list[dict[str, Any]]:
+        wanted = {"scalingsweep.sweep": "climb", **named}
+        return [
+            span
+            for span in watched.traces.spans
+            if span["name"].startswith(kind)
+            and wanted.items() <= {a["key"]: a["value"].get("stringValue", "") for a in span["attributes"]}.items()
+        ]
+
+    until(lambda: of("sweep"), 30)
+    (root,) = of("sweep")
+    rungs = watched.place.sweep("climb")["status"]["rungs"]
+    assert sorted(span["name"] for span in of("rung")) == sorted(f"rung {rung['name']}" for rung in rungs)
+    assert {span["parentSpanId"] for span in of("rung")} == {root["spanId"]}
+    assert {span["parentSpanId"] for span in of("run ")} <= {span["spanId"] for span in of("rung")}
+    assert len(of("attempt")) >= len(of("run ")) == len(rungs)
+
+
 def test_every_series_that_is_documented_is_there(watched: WatchedSweeps) -> None:
     names = {s["metric"]["__name__"] for s in watched.prometheus.query('{__name__=~"scalingsweep_.*"}')}
     assert {family.sample for family in FAMILIES.values()} - names == set()

@@ -1,13 +1,10 @@
 """Spans of a sweep follow from its status, and reach a collector in OTLP's JSON form, once each."""
 
-import json
-import threading
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from control_plane import free_port
 from simulated_cluster import Outcome, SimulatedCluster, World, climb, settle
+from trace_collector import TraceCollector
 
 from sweep_analysis.record import FailureReason
 from sweep_operator.clusters import Ending
@@ -85,41 +82,10 @@ def test_the_same_status_gives_the_same_spans(climbed):
     assert request_of(spans(climbed)) == request_of(spans(climbed))
 
 
-class Collector:
-    """A collector that keeps what it is sent, and answers as it is told."""
-
-    def __init__(self):
-        self.spans, self.headers, self.answer = [], [], 200
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                outer.headers.append((self.path, {k.lower(): v for k, v in self.headers.items()}))
-                if outer.answer == 200:
-                    for resource in body["resourceSpans"]:
-                        outer.spans += [span for scope in resource["scopeSpans"] for span in scope["spans"]]
-                self.send_response(outer.answer)
-                self.end_headers()
-
-            def log_message(self, *args):
-                pass
-
-        self.port = free_port()
-        self.server = HTTPServer(("127.0.0.1", self.port), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.port}/v1/traces"
-
-
 @pytest.fixture
 def collector():
-    collector = Collector()
-    yield collector
-    collector.server.shutdown()
-    collector.server.server_close()
+    with TraceCollector() as collector:
+        yield collector
 
 
 def sender(cluster, url, since=CREATED):
