@@ -294,7 +294,7 @@ STORMS: dict[str, Disturb] = {
     "a fifth of all writes done, answered 500": throughout(
         storm(faulty.failed_late(500), share=0.2, seed=10, of=_writes)
     ),
-    "every watch cut within an event": throughout(storm(faulty.CUT, share=1.0, seed=11, of=_watches)),
+    "every watch cut within an event": throughout(storm(*faulty.CUTS, share=1.0, seed=11, of=_watches)),
     "a twentieth of all requests hanging": throughout(storm(faulty.HANGS, share=0.05, seed=12)),
     "everything at once": throughout(
         storm(
@@ -302,7 +302,7 @@ STORMS: dict[str, Disturb] = {
             faulty.UNANSWERED,
             faulty.TWICE,
             faulty.SLOW,
-            faulty.CUT,
+            *faulty.CUTS,
             *(faulty.refused(status) for status in (409, 410, 429, 500, 503)),
             faulty.failed_late(503),
             share=0.15,

@@ -63,7 +63,8 @@ UNANSWERED = Fault("carried out, answer lost", silent=True)
 TWICE = Fault("carried out twice", times=2)
 SLOW = Fault("delayed by a second", wait_seconds=1.0)
 HANGS = Fault("hangs for a quarter of a minute", wait_seconds=15.0, times=0, silent=True)
-CUT = Fault("watch cut within an event", cut_after=9000)
+CUTS = tuple(Fault("watch cut within an event", cut_after=after) for after in (2_000, 12_000, 40_000))
+"""An event is about ten thousand bytes: of three watches one is cut before it has told anything."""
 
 
 def refused(status: int) -> Fault:
