@@ -323,7 +323,7 @@ class Values(Document):
     deployment_annotations: Strings = {}
     """On the Deployment."""
     resources: dict[str, Any] = Field(default_factory=_resources)
-    """Of the operator's container; measured needs stand in docs/install.md."""
+    """Of the operator's container."""
     node_selector: Strings = {}
     """Nodes that the operator may run on."""
     tolerations: Objects = ()
