@@ -64,7 +64,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, times: int) -> list[int]:
 
     monkeypatch.setattr(PlainTorch, "step", stepping)
     monkeypatch.setattr(PlainTorch, "measured", measuring)
-    monkeypatch.setattr("sweep_trainer.train._TICK_SECONDS", 0.0)
+    monkeypatch.setattr("sweep_trainer.loop._TICK_SECONDS", 0.0)
     return seen
 
 
