@@ -66,6 +66,7 @@ figures: setup ## every figure of the docs anew (about half an hour; run it on a
 	@$(BIN)/python benchmarks/laptop_seeds.py score
 	@$(BIN)/python benchmarks/laptop.py --json benchmarks/results/laptop.json
 	@$(BIN)/python benchmarks/trainer.py --json benchmarks/results/trainer.json
+	@$(BIN)/python benchmarks/tokenizing.py --json benchmarks/results/tokenizing.json
 	@$(BIN)/python benchmarks/metrics.py --json benchmarks/results/metrics.json
 	@$(BIN)/python benchmarks/chart.py --json benchmarks/results/chart.json
 	@$(BIN)/python benchmarks/dashboards.py
