@@ -77,6 +77,7 @@ def main() -> int:
         f"… with the constants of the fit chosen anew as well, among {len(CANDIDATES)}": _origins_table(
             "rechosen", rechosen
         ),
+        "One thing changed at a time: scale constants tuned on the other three": _variants_table(tables, found),
         "Whole ladders, by other methods": _methods_table(whole),
         "As shipped, and S1": _two_table(ladders),
         "With the runs below one token per parameter": _unfiltered_table(options.data),
