@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 IMAGES = ("operator", "trainer")
 BASE = os.environ.get("SCALINGSWEEP_IMAGE_BASE")
+TARGET = {"operator": (), "trainer": ("--target", "runtime")}  # older builders build every stage before the last
 BUILDAH = {"BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "vfs"}
 
 
@@ -38,10 +39,9 @@ def test_hadolint_has_no_objection(image: str) -> None:
 def test_what_runs_is_built_in_another_stage_on_a_base_of_choice_and_is_nobody(image: str) -> None:
     text = dockerfile(image)
     assert re.search(r"^ARG BASE=\S+$", text, re.M)
-    last = text.rsplit("\nFROM ", 1)[0] if image == "trainer" else text  # its last stage only names the one before
     assert len(re.findall(r"^FROM ", text, re.M)) >= 2
     assert "COPY --from=build" in text
-    users = re.findall(r"^USER (\S+)$", last, re.M)
+    users = re.findall(r"^USER (\S+)$", text, re.M)
     assert users[-1] == "65532:65532"
 
 
@@ -80,7 +80,7 @@ def buildah(*arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_an_image_builds_starts_as_nobody_and_can_write_to_tmp_alone(image: str, command: list[str], says: str) -> None:
     extra = shlex.split(os.environ.get("SCALINGSWEEP_IMAGE_ARGUMENTS", ""))
     file, tag = f"{image}/Dockerfile", f"test/{image}"
-    built = buildah("build", "--build-arg", f"BASE={BASE}", "-f", file, "-t", tag, *extra, ".")
+    built = buildah("build", "--build-arg", f"BASE={BASE}", "-f", file, "-t", tag, *TARGET[image], *extra, ".")
     assert built.returncode == 0, built.stderr[-2000:]
     container = buildah("from", tag).stdout.strip()
     try:
