@@ -49,12 +49,6 @@
 - apiGroups:
   - ''
   resources:
-  - configmaps
-  verbs:
-  - get
-- apiGroups:
-  - ''
-  resources:
   - persistentvolumeclaims
   verbs:
   - get
