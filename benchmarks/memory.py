@@ -8,6 +8,7 @@ measured over a second one. Exit status 1 when a prediction is more than 10 % of
 """
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -39,7 +40,7 @@ def main() -> int:
     print("engine       precision recompute layers at a time    predicted     measured")
     for row in rows:
         print(
-            f"{row['engine']:<12} {row['precision']:<9} {'yes' if row['checkpointing'] else 'no':<9} {row['layers']:6}"
+            f"{row['way']:<12} {row['precision']:<9} {'yes' if row['checkpointing'] else 'no':<9} {row['layers']:6}"
             f" {row['sequences']:9} {row['predicted'] / 1e6:9.1f} MB {row['measured'] / 1e6:9.1f} MB"
             f" {row['predicted'] / row['measured'] - 1:+7.1%}",
             flush=True,
@@ -93,7 +94,7 @@ def row_of(
     hyper = hyper.changed(shape=shape)
     setting = setting_of(training, hyper, gpus=1)
     return {
-        "engine": f"ZeRO {stage}" if stage else "PyTorch",
+        "way": f"ZeRO {stage}" if stage else "PyTorch",
         "layers": layers,
         "vocabulary": vocabulary,
         "parameters": shape.parameters,
@@ -105,6 +106,7 @@ def row_of(
 
 def measured(training: Training, hyper: Hyperparameters) -> int:
     """Bytes at the peak of the second step."""
+    gc.collect()  # or what an earlier engine still holds is given back in the middle
     batch = np.random.default_rng(0).integers(0, hyper.shape.vocabulary, (SEQUENCES, LENGTH + 1))
     if GPU:
         torch.cuda.empty_cache()
