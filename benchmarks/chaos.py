@@ -23,7 +23,7 @@ from disturbances import MOMENTS, STORMS, Arena, Disturb, Told, described, measu
 from live_operator import install_resources
 
 RESULTS = Path(__file__).parent / "results" / "chaos.json"
-LINE = "{:<56} {:>7} {:>11} {:>9} {:>9}"
+LINE = "{:<72} {:>7} {:>11} {:>9} {:>9}"
 
 
 def main() -> int:

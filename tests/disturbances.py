@@ -22,7 +22,7 @@ from standin_trainers import Play, StandinTrainers
 from witness import Witness, lasting
 
 from sweep_operator.clusters.kubernetes.client import Api
-from sweep_operator.clusters.kubernetes.resources import PODS, RUN_LABEL, SWEEPS
+from sweep_operator.clusters.kubernetes.resources import PODS, RUN_LABEL
 
 LEASE_SECONDS = "6"
 """Short, so that a lost leader is replaced within a test's patience."""
@@ -238,35 +238,38 @@ def pods_lost(arena: Arena) -> float:
     return 0.0
 
 
-def foreign_noise(arena: Arena, per_second: int = 1000) -> float:
-    """Somebody changes another, suspended sweep as often as the API server takes it, up to that often."""
-    other = manifest(suspend=True)
-    other["metadata"]["name"] = "foreign"
-    arena.place.apply(other)
+def foreign_noise(arena: Arena, per_second: int = 1000, seconds: float = 20.0) -> float:
+    """Somebody changes pods that carry a run's label so often, or as often as the API server takes it."""
+    writers = 8
+    for number in range(writers):
+        spec = {"nodeSelector": {"no": "where"}, "containers": [{"name": "c", "image": "any"}]}
+        metadata = {"name": f"foreign-{number}", "labels": {RUN_LABEL: "foreign"}}
+        arena.place.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     arena.reach(HELD)
-    ends = time.monotonic() + 20
-    path = SWEEPS.path(arena.namespace, "foreign")
+    ends = time.monotonic() + seconds
+    kubeconfig = arena.plane.kubeconfig()
+    made = [0] * writers
 
-    def make_noise(thread: int) -> None:
-        api = Api.connect(arena.plane.kubeconfig())
-        number = 0
+    def make_noise(writer: int) -> None:
+        api = Api.connect(kubeconfig)
+        path = PODS.path(arena.namespace, f"foreign-{writer}")
         while time.monotonic() < ends:
             began = time.monotonic()
-            api.patch(path, {"metadata": {"annotations": {f"noise-{thread}": str(number)}}})
-            number += 1
-            time.sleep(max(0.0, 8 / per_second - (time.monotonic() - began)))
-        arena.faults += number
+            api.patch(path, {"metadata": {"annotations": {"noise": str(made[writer])}}})
+            made[writer] += 1
+            time.sleep(max(0.0, writers / per_second - (time.monotonic() - began)))
         api.close()
 
-    threads = [threading.Thread(target=make_noise, args=(i,)) for i in range(8)]
+    threads = [threading.Thread(target=make_noise, args=(writer,)) for writer in range(writers)]
     for thread in threads:
         thread.start()
-    time.sleep(5)
+    time.sleep(seconds / 4)
     arena.let_go()
-    seconds = recovered(arena)
+    back = recovered(arena)
     for thread in threads:
         thread.join()
-    return seconds
+    arena.faults += sum(made)
+    return back
 
 
 def _reads(request: Request) -> bool:
@@ -320,7 +323,7 @@ MOMENTS: dict[str, Disturb] = {
     "etcd restarted": etcd_restarted,
     "resources deleted and applied again": crds_replaced,
     "pods lost before, during and after their last write": pods_lost,
-    "a thousand foreign events a second": foreign_noise,
+    "foreign events for twenty seconds, a thousand a second or as many as go": foreign_noise,
 }
 
 
