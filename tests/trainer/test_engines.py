@@ -22,6 +22,10 @@ from sweep_trainer.engines.ranks import Ranks, launched
 
 STEPS = 4
 ZERO = [Case("DeepSpeed", stage, micro_batch=4) for stage in (0, 1, 2, 3)]
+OFFLOADED = [
+    Case("DeepSpeed", stage, recipe=json.dumps({"deepspeed": {"zeroStage": stage, "offloadOptimizer": "Cpu", **more}}))
+    for stage, more in ((1, {}), (3, {"offloadParameters": "Cpu"}))
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +37,7 @@ def processes() -> ForkServerContext:
 @pytest.fixture(scope="module")
 def alone(processes: ForkServerContext, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[float]]]:
     """Each engine in a process of its own; (loss, gradient norm) of every step by the case's name."""
-    cases = [Case(), Case(micro_batch=3), Case(recompute=True), *ZERO, *_sixteen_bit(1)]
+    cases = [Case(), Case(micro_batch=3), Case(recompute=True), *ZERO, *OFFLOADED, *_sixteen_bit(1)]
     return together(processes, [(case, STEPS, None, None) for case in cases], tmp_path_factory.mktemp("alone"))
 
 
@@ -47,7 +51,7 @@ def _sixteen_bit(world: int) -> list[Case]:
 
 @pytest.mark.slow
 def test_in_fp32_every_engine_takes_the_same_steps_to_five_decimals(alone: dict[str, list[list[float]]]) -> None:
-    for case in (Case(micro_batch=3), Case(recompute=True), *ZERO):
+    for case in (Case(micro_batch=3), Case(recompute=True), *ZERO, *OFFLOADED):
         np.testing.assert_allclose(alone[case.name], alone[Case().name], atol=1e-5, err_msg=case.name)
 
 
