@@ -12,7 +12,6 @@ import os
 import signal
 import stat
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -173,11 +172,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, Unavailable) as error:
         log.error("%s", error)
         return ExitStatus.BAD_CONFIGURATION
-    ending = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: ending.set())
+    ending: list[int] = []  # no Event: a handler that sets one may wait for ever on a lock that its own thread holds
+    signal.signal(signal.SIGTERM, lambda number, frame: ending.append(number))
     reporter = Reporter(task, Outbox(status))
-    while not ending.wait(LOOK_SECONDS):
+    while not ending:
         reporter.look()
+        time.sleep(LOOK_SECONDS)
     reporter.look(last=True)
     write_termination_message(packed(reporter.records))  # for whoever ends this while it waits
     if reporter.outbox.close(FINAL_SECONDS):

@@ -94,13 +94,31 @@ def execute(options: argparse.Namespace) -> Exit:
         lambda api, caches, events: KubernetesCluster(api, caches, events, images),
     )
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    set_on_signal(stop)
     try:
         operator.run(stop)
     except PagesTakenError as error:
         raise InputError(str(error)) from None
     return Exit.DONE
+
+
+def set_on_signal(stop: threading.Event) -> None:
+    """Set the event on SIGTERM and SIGINT, from a thread of its own.
+
+    A handler runs between two instructions of the main thread, which may hold the very lock that `stop.set()` takes: it
+    would wait for itself for ever. So the handlers do nothing, and the interpreter's own note of the signal is read.
+    """
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+
+    def listen() -> None:
+        os.read(read, 1)
+        stop.set()
+
+    threading.Thread(target=listen, name="signals", daemon=True).start()
 
 
 def _check(options: argparse.Namespace) -> None:
