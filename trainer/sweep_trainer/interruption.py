@@ -45,6 +45,11 @@ class Interruption:
         """While `so`, SIGTERM ends the process at once: start-up may spend seconds in imports that hear nothing."""
         self._nothing_to_save = so
 
+    def listen_again(self) -> None:
+        """Take the signals back from a library that has set handlers of its own since (Ray's core ends the process)."""
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
     def _orphaned(self) -> bool:
         if self._driver is not None:
             return not self._driver.is_alive()

@@ -65,6 +65,7 @@ def fit(order: RunOrder, interruption: Interruption, report: Report) -> None:
     Raises as `train.run` does.
     """
     _connect(order)
+    interruption.listen_again()
     desk: Any = ray.remote(num_cpus=0)(Desk).remote()
     interruption.nothing_to_save(False)
     over = threading.Event()
