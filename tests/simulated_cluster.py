@@ -20,9 +20,11 @@ from sweep_analysis.record import (
     RunReference,
 )
 from sweep_analysis.rung import Run
-from sweep_operator.api import RunStatus, ScalingRun, ScalingSweep, SweepStatus
-from sweep_operator.clusters import ABSENT, PAUSED, Cause, Conflict, Ending, Event, Workload, WorkloadState
+from sweep_analysis.table import Text
+from sweep_operator.api import Imports, RunStatus, ScalingRun, ScalingSweep, SweepStatus
+from sweep_operator.clusters import ABSENT, PAUSED, Cause, Conflict, Ending, Event, Unavailable, Workload, WorkloadState
 from sweep_operator.conditions import timestamp
+from sweep_operator.imports import imports_of
 from sweep_operator.policy import Policy
 from sweep_operator.reconcile import reconcile
 
@@ -81,6 +83,8 @@ class SimulatedCluster:
     writes: list[str] = field(default_factory=list)
     started: list[tuple[str, int]] = field(default_factory=list)
     writes_left: int | None = None
+    texts: dict[str, str] = field(default_factory=dict)
+    """What may be imported, by the file's name."""
 
     def _wrote(self, what: str) -> None:
         self.writes.append(what)
@@ -95,6 +99,13 @@ class SimulatedCluster:
 
     def runs(self, sweep: ScalingSweep) -> list[ScalingRun]:
         return [self._with_report(child) for child in self.children.values()]
+
+    def imported(self, sweep: ScalingSweep) -> Imports:
+        names = [source.file or "" for source in sweep.spec.records]
+        missing = [name for name in names if name not in self.texts]
+        if missing:
+            raise Unavailable(f"there is no file {missing[0]}")
+        return imports_of([Text(name, self.texts[name]) for name in names])
 
     def create_run(self, run: ScalingRun) -> None:
         if run.metadata.name not in self.children:

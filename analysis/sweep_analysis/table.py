@@ -21,7 +21,8 @@ from sweep_analysis.rung import Purpose
 from sweep_analysis.scale import parse_scale
 
 Records: TypeAlias = Any
-"""Records, a dict of columns, a list of dicts, a data frame, or the path of a CSV, JSON lines or Parquet file."""
+"""Records, a dict of columns, a list of dicts, a data frame, a Text, or the path of a CSV, JSON lines or
+Parquet file."""
 Convention: TypeAlias = Literal["total", "non_embedding", "active"]
 
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -33,9 +34,18 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "run": ("run_name", "run_id"),
 }
 """Other names under which a column is found when the canonical one is missing and no map was given."""
-LABELS = ("run", "rung")
+LABELS = ("run", "rung", "validationDigest", "tokenizerDigest")
 SIZES = ("parameters", "tokens", "flops", "unique_tokens")
 """Columns whose text may be written as a Scale: 7B, 1.4T."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The content of a CSV or JSON lines file that is kept elsewhere than in a file of this machine."""
+
+    name: str
+    """In sentences; its ending tells the form."""
+    content: str
 
 
 class TableError(ValueError):
@@ -47,7 +57,7 @@ class Table:
     """Columns of equal length in canonical order (sorted by value), so that the order of records changes nothing."""
 
     columns: Mapping[str, Array]  # canonical name → (n,) floats
-    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # run, rung
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # LABELS, as far as they are there
     source: str = "the records"
     named: Mapping[str, str] = field(default_factory=dict)  # canonical name → the name it was found under
 
@@ -222,6 +232,8 @@ def _columns_of(records: Records, convention: Convention) -> tuple[Mapping[str, 
         return {**records.columns, **records.labels}, records.source, 1
     if isinstance(records, str | Path):
         return _file(Path(records), convention)
+    if isinstance(records, Text):
+        return _text(records.content, records.name, convention)
     if isinstance(records, Mapping):
         return records, "the records", 1
     if isinstance(records, np.ndarray) and records.dtype.names:
@@ -312,21 +324,27 @@ def _file(path: Path, convention: Convention) -> tuple[Mapping[str, Any], str, i
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise TableError(f"{path.name} is not UTF-8 text; CSV, JSON lines or Parquet would be right") from None
+    return _text(text, path.name, convention)
+
+
+def _text(text: str, name: str, convention: Convention) -> tuple[Mapping[str, Any], str, int]:
+    """CSV or JSON lines, by the name's ending."""
+    suffix = Path(name).suffix.lower()
     if suffix in (".jsonl", ".ndjson", ".json"):
-        return _json(text, path.name, convention)
+        return _json(text, name, convention)
     if suffix not in (".csv", ".tsv", ".txt", ""):
-        raise TableError(f"{path.name}: unknown kind {suffix}; CSV, JSON lines (.jsonl) or Parquet would be right")
+        raise TableError(f"{name}: unknown kind {suffix}; CSV, JSON lines (.jsonl) or Parquet would be right")
     rows = list(csv.reader(text.splitlines(), delimiter="\t" if suffix == ".tsv" else ","))
     if not rows:
-        raise TableError(f"{path.name} is empty; its first line should name the columns")
+        raise TableError(f"{name} is empty; its first line should name the columns")
     head, body = [h.strip() for h in rows[0]], [r for r in rows[1:] if r]
     if len(set(head)) < len(head):
         twice = next(h for h in head if head.count(h) > 1)
-        raise TableError(f"{path.name} names the column {twice!r} twice")
+        raise TableError(f"{name} names the column {twice!r} twice")
     for i, row in enumerate(body):
         if len(row) != len(head):
-            raise TableError(f"line {i + 2} of {path.name} has {len(row)} values; the header names {len(head)} columns")
-    return dict(zip(head, zip(*body, strict=True), strict=True)) if body else {h: [] for h in head}, path.name, 2
+            raise TableError(f"line {i + 2} of {name} has {len(row)} values; the header names {len(head)} columns")
+    return dict(zip(head, zip(*body, strict=True), strict=True)) if body else {h: [] for h in head}, name, 2
 
 
 def _json(text: str, source: str, convention: Convention) -> tuple[Mapping[str, Any], str, int]:

@@ -73,10 +73,10 @@ def accept(sweep: ScalingSweep, policy: Policy) -> Accepted | Refused:
 
 def _frozen_field(sweep: ScalingSweep) -> str | None:
     """The first field of the spec that differs from what it was when the first forecast was written."""
-    before = sweep.status.frozen
-    return next(
-        (field for field, digest in sweep.spec.frozen_part.items() if field in before and before[field] != digest), None
-    )
+    before, now = sweep.status.frozen, sweep.spec.frozen_part
+    if before and before.get("records") != now.get("records"):
+        return "records"
+    return next((field for field, digest in now.items() if field in before and before[field] != digest), None)
 
 
 def _listed(spec: SweepSpec) -> Iterable[RungSpec]:

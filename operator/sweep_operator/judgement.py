@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from sweep_analysis.fit import Interval, fit
 from sweep_analysis.flops import six_nd
-from sweep_analysis.forecast import Forecast, NoForecast, Point, forecast, planned_records, points_of
+from sweep_analysis.forecast import Forecast, NoForecast, Point, forecast, planned_records, points_of, unidentified
 from sweep_analysis.gate import Evidence, Thresholds, Verdict, judge
 from sweep_analysis.phases import read
 from sweep_analysis.posterior import believe
@@ -18,6 +18,7 @@ from sweep_analysis.scale import format_scale
 from sweep_operator import budget
 from sweep_operator.api import RungState, RungStatus, ScalingRun, ScalingSweep, SweepSpec, TargetStatus
 from sweep_operator.api.status import Law
+from sweep_operator.imports import records_of
 from sweep_operator.names import run_name
 
 History = tuple[tuple[Record, ...], ...]
@@ -30,6 +31,11 @@ def history_of(sweep: ScalingSweep, runs: Sequence[ScalingRun]) -> History:
         for rung in sweep.status.rungs
         if rung.state is RungState.PROMOTED and rung.name != "target"
     )
+
+
+def known(sweep: ScalingSweep, history: History) -> list[tuple[Point, ...]]:
+    """What a forecast rests on: imported records, as if a rung before the first, then the ladder's own."""
+    return [points_of(rung) for rung in (records_of(sweep.status.imports), *history) if rung]
 
 
 def runs_of(sweep: ScalingSweep, rung: RungStatus, runs: Iterable[ScalingRun]) -> tuple[ScalingRun, ...]:
@@ -53,10 +59,22 @@ def thresholds_of(spec: SweepSpec, rungs: int) -> Thresholds:
     )
 
 
-def forecast_of(spec: SweepSpec, history: History, runs: Sequence[Run]) -> Forecast | NoForecast:
-    """What the past rungs say of planned runs, record by record."""
+def forecast_of(sweep: ScalingSweep, history: History, runs: Sequence[Run]) -> Forecast | NoForecast:
+    """What imported records and the past rungs say of planned runs, record by record."""
     at, owners = planned_records(runs)
-    return forecast(_points(history), at, confidence=spec.gate.confidence, law=spec.law, runs=owners)
+    spec = sweep.spec
+    return forecast(known(sweep, history), at, confidence=spec.gate.confidence, law=spec.law, runs=owners)
+
+
+def _judged_by(outcome: Forecast | NoForecast, history: History) -> Forecast | NoForecast:
+    """The forecast as the gate takes it: one that the ladder's own records could not have made judges nothing."""
+    own = [point for rung in history for point in points_of(rung)]
+    refusal = unidentified(own)
+    if isinstance(outcome, NoForecast) or refusal is None:
+        return outcome
+    reason, message = refusal
+    message = f"of the ladder's own, which alone judge a rung: {message}"
+    return NoForecast(reason=reason, message=message, evidence=outcome.evidence, records=len(own))
 
 
 def verdict_of(
@@ -94,7 +112,8 @@ def verdict_of(
             records=tuple(record for child in planned for record in child.status.accepted),
             earlier=history,
             failures=failures,
-            forecast=rung.forecast.outcome,
+            imported=records_of(sweep.status.imports),
+            forecast=_judged_by(rung.forecast.outcome, history),
             thresholds=thresholds,
             warmup=warmup,
             target=None if rung.name == "target" else (float(target.parameters), float(target.tokens[-1])),
@@ -109,17 +128,20 @@ def verdict_of(
     )
 
 
-def law_of(spec: SweepSpec, history: History) -> Law | None:
-    """The law fitted on all promoted rungs, or None while there is too little to fit."""
-    records = [record for rung in history for record in rung]
-    if len(records) < 3:
+def law_of(sweep: ScalingSweep, history: History) -> Law | None:
+    """The law fitted on imported records and all promoted rungs, or None while these are too few.
+
+    Phase and pattern are read off the ladder alone.
+    """
+    if sum(len(rung) for rung in history) < 3:
         return None
-    reading = read(_points(history))
+    spec, evidence = sweep.spec, known(sweep, history)
+    reading = read([points_of(rung) for rung in history if rung])
     return Law(
         name=spec.law,
-        parameters=believe(_points(history)).constants(spec.gate.confidence),
-        records=len(records),
-        fit_status=_fit_status(spec, history),
+        parameters=believe(evidence).constants(spec.gate.confidence),
+        records=sum(len(rung) for rung in evidence),
+        fit_status=_fit_status(spec, evidence),
         phase=reading.phase,
         pattern=reading.pattern,
     )
@@ -134,11 +156,11 @@ def target_outlook(sweep: ScalingSweep, history: History, target: Run, children:
     if cost.gpu_seconds is not None:
         low, value, high = (seconds / 3600 for seconds in cost.gpu_seconds)
         outlook = outlook.changed(gpu_hours=Interval(value=value, low=low, high=high))
-    expected = forecast_of(spec, history, [target])
+    expected = forecast_of(sweep, history, [target])
     if isinstance(expected, NoForecast):
         return outlook.changed(message=expected.message)
     at = expected.predictions[0]
-    optimal_parameters, optimal_tokens = believe(_points(history)).split(
+    optimal_parameters, optimal_tokens = believe(known(sweep, history)).split(
         flops, spec.gate.confidence, inference_tokens=float(spec.target.inference_tokens or 0)
     )
     return outlook.changed(
@@ -149,19 +171,15 @@ def target_outlook(sweep: ScalingSweep, history: History, target: Run, children:
     )
 
 
-def _fit_status(spec: SweepSpec, history: History) -> str:
+def _fit_status(spec: SweepSpec, evidence: Sequence[Sequence[Point]]) -> str:
     """Whether the records alone would pin the law down; the posterior always can."""
-    records = [record for rung in history for record in rung]
+    points = [point for rung in evidence for point in rung]
     columns = {
-        "parameters": [record.parameters.total for record in records],
-        "tokens": [record.tokens for record in records],
-        "loss": [record.loss for record in records],
+        "parameters": [point.parameters for point in points],
+        "tokens": [point.tokens for point in points],
+        "loss": [point.loss for point in points],
     }
     return str(fit(columns, law=spec.law).status)
-
-
-def _points(history: History) -> list[tuple[Point, ...]]:
-    return [points_of(rung) for rung in history if rung]
 
 
 def forecast_sentence(outcome: Forecast | NoForecast) -> str:

@@ -25,6 +25,7 @@ from sweep_operator import budget, judgement
 from sweep_operator.acceptance import Accepted, Refused, accept
 from sweep_operator.api import (
     TARGET,
+    Imports,
     Metadata,
     RungForecast,
     RungProgress,
@@ -47,6 +48,9 @@ from sweep_operator.policy import Policy
 MAX_REVISIONS = 3
 """A rung is retuned at most twice; then a person looks."""
 
+RECORDS_SECONDS = 60.0
+"""How soon is asked again for earlier records that could not be read."""
+
 DONE = (RungState.PROMOTED, RungState.SUPERSEDED)
 
 
@@ -59,6 +63,8 @@ class Decision:
     requeue_seconds: float | None = None
     """When to look again for the sake of what was not worth a write now."""
     events: tuple[Event, ...] = ()
+    wants_imports: bool = False
+    """The first forecast is due, and what spec.records names must be read for it: decide again with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +90,28 @@ def decide(
     policy: Policy,
     now: datetime,
     obstacle: Obstacle | None = None,
+    imports: Imports | Refused | None = None,
 ) -> Decision:
     """The next step of a sweep: a status to write, or children to create, or nothing.
 
     `obstacle` is what the last creation of a child met, and is shown; creation is asked for again nevertheless.
+    `imports` is what spec.records came to, where that was wanted.
     """
     accepted = accept(sweep, policy)
     view = _View(sweep, children, now, {child.metadata.name: child for child in children})
     spent = budget.spent_on(children)
     if isinstance(accepted, Refused):
-        status, events = summarise(sweep, sweep.status.changed(spent=spent), children, now, refused=accepted)
-        return Decision(status=status, events=events) if status != sweep.status else Decision()
+        return _refuse(view, accepted, spent)
     settled = _settle(view, accepted, spent)
     objection = _objection(view, settled)
     told: tuple[Event, ...] = ()
     if not (sweep.spec.suspend or sweep.spec.abort or objection):
+        if sweep.spec.records and not sweep.status.frozen:
+            if imports is None:
+                return Decision(wants_imports=True)
+            if isinstance(imports, Refused):
+                return _refuse(view, imports, spent, RECORDS_SECONDS)
+            settled = settled.changed(imports=imports)
         settled, told = _advance(view, settled, accepted)
         objection = _objection(view, settled)
     status, events = summarise(sweep, settled, children, now, over_budget=objection, obstacle=obstacle)
@@ -109,6 +122,15 @@ def decide(
             return Decision(status=status, events=(*told, *events))
     stands = sweep.spec.suspend or sweep.spec.abort or objection
     return Decision(create=() if stands else _missing(view), requeue_seconds=wait)
+
+
+def _refuse(view: _View, refused: Refused, spent: Spent, again_seconds: float | None = None) -> Decision:
+    """Say why nothing (more) is started, once."""
+    before = view.sweep.status
+    status, events = summarise(view.sweep, before.changed(spent=spent), view.children, view.now, refused=refused)
+    if status != before:
+        return Decision(status=status, events=events)
+    return Decision(requeue_seconds=again_seconds)
 
 
 def _current(status: SweepStatus) -> RungStatus | None:
@@ -196,8 +218,8 @@ def _foretell(
 ) -> tuple[SweepStatus, tuple[Event, ...]]:
     """Write the forecast down before the first run exists; for the target, decide on its launch as well."""
     spec = view.sweep.spec
-    history = judgement.history_of(view.sweep.changed(status=status), view.children)
-    expected = judgement.forecast_of(spec, history, rung.runs)
+    sweep = view.sweep.changed(status=status)
+    expected = judgement.forecast_of(sweep, judgement.history_of(sweep, view.children), rung.runs)
     thresholds = judgement.thresholds_of(spec, len(accepted.rungs))
     written = rung.changed(
         state=RungState.FORECAST,
@@ -288,7 +310,7 @@ def _with_law(view: _View, status: SweepStatus, accepted: Accepted) -> SweepStat
     outlook = judgement.target_outlook(sweep, history, accepted.target, view.children)
     if target is not None:
         outlook = outlook.changed(observed=target.loss)
-    return status.changed(law=judgement.law_of(sweep.spec, history), target=outlook)
+    return status.changed(law=judgement.law_of(sweep, history), target=outlook)
 
 
 def _replace(status: SweepStatus, *rungs: RungStatus) -> SweepStatus:

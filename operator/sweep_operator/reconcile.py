@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sweep_operator import ladder, run
-from sweep_operator.api import ScalingRun, ScalingSweep
+from sweep_operator.acceptance import Refused
+from sweep_operator.api import Imports, ScalingRun, ScalingSweep
 from sweep_operator.clusters import (
     ABSENT,
     Cluster,
@@ -18,6 +19,7 @@ from sweep_operator.clusters import (
     NameTaken,
     NotNow,
     StartRefused,
+    Unavailable,
     Workload,
     WorkloadState,
 )
@@ -58,6 +60,8 @@ def reconcile_sweep(cluster: Cluster, sweep: ScalingSweep, policy: Policy, now: 
     children = tuple(cluster.runs(sweep))
     standing = obstacle_of(sweep.status)
     decision = ladder.decide(sweep, children, policy, now, standing)
+    if decision.wants_imports:
+        decision = ladder.decide(sweep, children, policy, now, standing, _imported(cluster, sweep))
     if decision.status is not None:
         cluster.write_sweep_status(sweep, decision.status)
         for event in decision.events:
@@ -80,6 +84,14 @@ def reconcile_sweep(cluster: Cluster, sweep: ScalingSweep, policy: Policy, now: 
     if met is not None:
         return Progressed(changed=False, requeue_seconds=OBSTACLE_SECONDS)
     return Progressed(bool(decision.create), decision.requeue_seconds)
+
+
+def _imported(cluster: Cluster, sweep: ScalingSweep) -> Imports | Refused:
+    """Earlier records, read anew in every pass until the first forecast keeps them."""
+    try:
+        return cluster.imported(sweep)
+    except Unavailable as finding:
+        return Refused("RecordsUnavailable", str(finding))
 
 
 def reconcile_run(cluster: Cluster, sweep: ScalingSweep, child: ScalingRun, now: datetime) -> Progressed:

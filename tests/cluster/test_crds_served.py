@@ -14,6 +14,7 @@ from sweep_analysis.record import FailureReason
 from sweep_analysis.rung import Run
 from sweep_operator.acceptance import MAX_RECORDS
 from sweep_operator.api import RunStatus, ScalingRun, ScalingSweep, SweepStatus
+from sweep_operator.api.status import MAX_IMPORTED
 from sweep_operator.clusters import Ending
 from sweep_operator.clusters.kubernetes.client import Api, Patience
 from sweep_operator.clusters.kubernetes.errors import Invalid
@@ -215,6 +216,9 @@ def test_the_largest_ladder_run_twice_fits_into_one_object_and_its_rules_into_th
     like["forecast"]["outcome"]["predictions"] = [prediction | {"tokens": 10**6 + i} for i in range(each)]
     status = document.pop("status")
     status["rungs"] = [like | {"name": f"r{i}", "revision": k} for i in range(rungs) for k in (1, 2)]
+    columns = {name: [2**53 - i for i in range(MAX_IMPORTED)] for name in ("parameters", "tokens", "uniqueTokens")}
+    losses = [2.0 + i / 7919 for i in range(MAX_IMPORTED)]
+    status["imports"] = {"digest": "sha256:0", **columns, "runs": list(range(MAX_IMPORTED)), "loss": losses}
     stored = api.create(SWEEPS.path(namespace), document | {"metadata": {"name": "large"}})
     path = SWEEPS.path(namespace, "large", "status")
     stored = api.replace(path, stored | {"status": status})

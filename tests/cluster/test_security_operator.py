@@ -151,6 +151,35 @@ def test_the_operator_does_its_whole_work_with_the_verbs_that_it_has_and_needs_e
     assert all(len(pods) == 1 for pods in trainers.begun.values())
 
 
+def test_earlier_records_of_a_config_map_are_read_once_by_the_right_to_get_it(
+    place: Place, operator: Confined, trainers: StandinTrainers
+) -> None:
+    lines = ["N,D,L", *(f"{N},{N * r},{0.6 + 60 * N**-0.34 + 230 * (N * r) ** -0.39}" for N in SIZES for r in (10, 30))]
+    place.kubectl("create", "configmap", "earlier", f"--from-literal=rows.csv={chr(10).join(lines)}")
+    place.apply(manifest(records=[{"configMap": "earlier", "key": "other.csv"}]))
+    refused = until(lambda: next((c for c in conditions(place) if c["reason"] == "RecordsUnavailable"), None))
+    assert "ConfigMap earlier has no key other.csv: it has rows.csv" in refused["message"]
+    assert not place.runs()
+    place.patch({"records": [{"configMap": "earlier", "key": "rows.csv"}]})
+    until(lambda: place.sweep()["status"].get("imports"))
+    place.kubectl("delete", "configmap", "earlier")
+    status = place.until_phase("Succeeded")
+    assert len(status["imports"]["loss"]) == len(SIZES) * 2
+    assert status["rungs"][0]["forecast"]["outcome"]["records"] == len(SIZES) * 2
+    assert status["rungs"][0]["verdict"]["outcome"] == "NotJudged"
+    assert {code for (verb, what, code) in operator.calls() if what == "configmaps"} == {"200"}
+    with pytest.raises(AssertionError, match=r"spec\.records may not change once a forecast has been written"):
+        place.patch({"records": []})
+
+
+SIZES = (8_000, 12_000, 17_000)
+"""N of earlier runs."""
+
+
+def conditions(place: Place) -> list[dict[str, Any]]:
+    return place.sweep().get("status", {}).get("conditions", [])
+
+
 # --- what a user may try -----------------------------------------------------------------------------------------
 
 

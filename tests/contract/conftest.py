@@ -42,8 +42,17 @@ class Place(Protocol):
     def change_spec(self) -> None:
         """A person suspends the sweep."""
 
+    def importing(self, text: str) -> ScalingSweep:
+        """The sweep, as if it named this CSV as earlier records."""
+
     def began(self) -> int:
         """How many attempts have really been begun."""
+
+
+def naming(sweep: ScalingSweep | None, source: dict[str, str]) -> ScalingSweep:
+    """The sweep with that source of earlier records."""
+    assert sweep is not None
+    return sweep.changed(spec={**sweep.spec.to_json(), "records": [source]})
 
 
 class Simulated:
@@ -61,6 +70,10 @@ class Simulated:
 
     def change_spec(self) -> None:
         self.cluster.stored = self.cluster.stored.changed(spec=self.cluster.stored.spec.changed(suspend=True))
+
+    def importing(self, text: str) -> ScalingSweep:
+        self.cluster.texts["earlier.csv"] = text
+        return naming(self.cluster.stored, {"file": "earlier.csv"})
 
     def began(self) -> int:
         return len(self.cluster.started)
@@ -88,6 +101,10 @@ class Local:
         sweep = self.store.sweep()
         assert sweep is not None
         self.store.write_sweep(sweep.changed(spec=sweep.spec.changed(suspend=True)))
+
+    def importing(self, text: str) -> ScalingSweep:
+        (self.cluster.root / "earlier.csv").write_text(text)
+        return naming(self.store.sweep(), {"file": "earlier.csv"})
 
     def began(self) -> int:
         return len(list(self.store.workdir.glob("runs/*/attempts/*.json")))
@@ -131,6 +148,16 @@ class OnKubernetes:
         patch = json.dumps({"spec": {"suspend": True}})
         self._plane.kubectl("patch", "scalingsweep", "tiny", "-n", self._namespace, "--type=merge", "-p", patch)
         self.until(lambda: self.cluster.sweep(self.key).spec.suspend)
+
+    def importing(self, text: str) -> ScalingSweep:
+        document = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "earlier"},
+            "data": {"rows.csv": text},
+        }
+        self._plane.kubectl("create", "-n", self._namespace, "-f", "-", stdin=json.dumps(document))
+        return naming(self.cluster.sweep(self.key), {"configMap": "earlier", "key": "rows.csv"})
 
     def began(self) -> int:
         return sum(len(pods) for pods in self._trainers.begun.values())

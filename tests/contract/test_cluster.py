@@ -4,7 +4,7 @@ import pytest
 from local_ladder import a_run
 
 from sweep_operator.api import Attempt, RunState
-from sweep_operator.clusters import Conflict, Ending, Event, WorkloadState
+from sweep_operator.clusters import Conflict, Ending, Event, Unavailable, WorkloadState
 
 
 def with_open_attempt(place, number=1):
@@ -126,6 +126,20 @@ def test_a_second_attempt_may_follow_one_that_was_stopped(place):
     place.until(lambda: state(place, run, 2) is WorkloadState.ENDED)
     assert workload(place, run, 2).ending is Ending.COMPLETED
     assert workload(place, run).ending is Ending.INTERRUPTED
+
+
+def test_earlier_records_are_read_from_where_the_sweep_says(place):
+    imports = place.cluster.imported(place.importing("parameters,tokens,loss\n2K,40K,4.5\n1K,20K,5\n"))
+    columns = zip(imports.parameters, imports.tokens, imports.loss, strict=True)
+    assert sorted(columns) == [(1000, 20_000, 5.0), (2000, 40_000, 4.5)]
+
+
+def test_earlier_records_that_are_not_there_or_not_in_such_a_place_are_refused(place):
+    there = place.cluster.sweep(place.key)
+    for source in ({"file": "nowhere.csv"}, {"configMap": "nowhere"}):
+        elsewhere = there.changed(spec={**there.spec.to_json(), "records": [source]})
+        with pytest.raises(Unavailable):
+            place.cluster.imported(elsewhere)
 
 
 def test_events_are_taken_and_never_raise(place):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from simulated_cluster import Killed, Outcome, SimulatedCluster, World, climb, healthy
 
 from sweep_analysis.record import FailureReason
+from sweep_analysis.rung import Run
 from sweep_operator.api import RungState, ScalingRun, SweepStatus
 from sweep_operator.clusters import Ending
 
@@ -50,6 +51,27 @@ def test_killed_once_anywhere_the_sweep_ends_as_if_undisturbed(manifest):
         assert settled(climb_through_kills(cluster).to_json()) == final, f"killed after write {k}"
         assert sorted(cluster.children) == sorted(undisturbed.children)
         assert sorted(cluster.started) == sorted(undisturbed.started)
+
+
+def test_killed_after_any_write_earlier_records_are_kept_with_the_forecast_that_rests_on_them(manifest):
+    runs = [Run(parameters=N, tokens=(N * ratio,)) for N in (8000, 13_000, 19_000) for ratio in (10, 30)]
+    rows = [(run.parameters, run.tokens[0], healthy(run, run.tokens[0])) for run in runs]
+    text = "\n".join(["N,D,L", *(f"{N},{D},{loss!r}" for N, D, loss in rows)])
+
+    def importing(writes_left: int | None = None) -> SimulatedCluster:
+        sweep = short(manifest, records=[{"file": "earlier.csv"}])
+        return SimulatedCluster(
+            sweep, World(flops_per_second=1e13), writes_left=writes_left, texts={"earlier.csv": text}
+        )
+
+    final = settled(climb(importing()).to_json())
+    for k in (1, 2, 3, 5, 8):
+        cluster = importing(writes_left=k)
+        with pytest.raises(Killed):
+            climb(cluster)
+        assert (cluster.stored.status.imports is None) == (not cluster.stored.status.frozen)
+        cluster.texts["earlier.csv"] = "edited meanwhile"
+        assert settled(climb(cluster).to_json()) == final, f"killed after write {k}"
 
 
 def test_killed_after_every_write_all_the_way_through(manifest):

@@ -54,10 +54,27 @@ def records_finite(g: Gathered) -> CheckResult:
 def records_comparable(g: Gathered) -> CheckResult:
     """One validation set, one tokenizer and one way of counting N over the whole ladder."""
     name, records = "RecordsComparable", _all_records(g)
-    for what, reason, digests in (
-        ("validation sets", Reason.VALIDATION_SET_DIFFERS, {r.validation_digest for r in records}),
-        ("tokenizers", Reason.TOKENIZER_DIFFERS, {r.tokenizer_digest for r in records}),
+    imported = g.evidence.imported  # an empty digest is one that nobody stated
+    for what, reason, digests, brought in (
+        (
+            "validation sets",
+            Reason.VALIDATION_SET_DIFFERS,
+            {r.validation_digest for r in records},
+            {r.validation_digest for r in imported} - {""},
+        ),
+        (
+            "tokenizers",
+            Reason.TOKENIZER_DIFFERS,
+            {r.tokenizer_digest for r in records},
+            {r.tokenizer_digest for r in imported} - {""},
+        ),
     ):
+        if len(digests) == 1 and brought - digests:
+            message = (
+                f"the imported records and the ladder's come from {len(digests | brought)} {what}; only losses from"
+                " one can be compared: apply a new sweep without them, or with records of this ladder's own"
+            )
+            return _found(name, FAIL, reason, message, {"distinct": float(len(digests | brought))})
         if len(digests) > 1:
             message = f"the ladder's losses come from {len(digests)} {what}; only losses from one can be compared"
             return _found(name, FAIL, reason, message, {"distinct": float(len(digests))})
@@ -196,9 +213,7 @@ def target_in_reach(g: Gathered) -> CheckResult:
     name, limit = "TargetInReach", g.evidence.thresholds.max_loss
     if limit is None or g.evidence.target is None:
         return _found(name, PASS, Reason.NOT_ASKED, "no maxLoss is set for the target")
-    foretold = (
-        forecast(g.history, [g.evidence.target], confidence=g.evidence.thresholds.confidence) if g.usable else None
-    )
+    foretold = forecast(g.known, [g.evidence.target], confidence=g.evidence.thresholds.confidence) if g.usable else None
     if not isinstance(foretold, Forecast):
         return _not_computed(name, "the target cannot be forecast yet")
     target = foretold.predictions[0]

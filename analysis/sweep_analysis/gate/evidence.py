@@ -42,6 +42,8 @@ class Evidence:
     budget: Affordable | None = None
     diagnosis: tuple[tuple[Run, Record | Failure], ...] = ()
     """What the experiments asked for so far gave."""
+    imported: tuple[Record, ...] = ()
+    """Of other runs than the ladder's: forecasts rest on them too; how the ladder scales is read off its own alone."""
     retuned_from: tuple[float, ...] = ()
     """Learning-rate factors of this rung's superseded revisions."""
 
@@ -125,6 +127,12 @@ class Gathered:
     def history(self) -> tuple[tuple[Point, ...], ...]:
         """Earlier rungs and this one, as points."""
         return (*(points_of(rung) for rung in self.evidence.earlier if rung), points_of(self.evidence.records))
+
+    @cached_property
+    def known(self) -> tuple[tuple[Point, ...], ...]:
+        """What a forecast rests on: imported records before the ladder's own."""
+        imported = points_of(self.evidence.imported)
+        return (imported, *self.history) if imported else self.history
 
     @cached_property
     def reading(self) -> Reading:

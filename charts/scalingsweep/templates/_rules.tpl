@@ -49,6 +49,12 @@
 - apiGroups:
   - ''
   resources:
+  - configmaps
+  verbs:
+  - get
+- apiGroups:
+  - ''
+  resources:
   - persistentvolumeclaims
   verbs:
   - get

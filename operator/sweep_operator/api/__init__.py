@@ -6,6 +6,7 @@ Owns field names, defaults, limits and the sentences of a refused document. Judg
 from sweep_operator.api.run import Attempt, RunSpec, RunState, RunStatus, ScalingRun, WorkloadReference
 from sweep_operator.api.status import (
     Condition,
+    Imports,
     Printed,
     RungForecast,
     RungProgress,
@@ -24,6 +25,7 @@ from sweep_operator.api.sweep import (
     Generate,
     Ladder,
     Metadata,
+    RecordsSource,
     RungRuns,
     RungSpec,
     ScalingSweep,
@@ -41,10 +43,12 @@ __all__ = [
     "Condition",
     "Gate",
     "Generate",
+    "Imports",
     "Ladder",
     "Metadata",
     "Placement",
     "Printed",
+    "RecordsSource",
     "RunSpec",
     "RunState",
     "RunStatus",

@@ -15,7 +15,7 @@ from sweep_analysis.scale import PATTERN
 from sweep_analysis.sources import Data
 from sweep_operator.api.run import ScalingRun
 from sweep_operator.api.status import RungStatus
-from sweep_operator.api.sweep import Generate, Ladder, RungRuns, ScalingSweep, SweepSpec
+from sweep_operator.api.sweep import Generate, Ladder, RecordsSource, RungRuns, ScalingSweep, SweepSpec
 from sweep_operator.api.workload import EnvironmentSource, EnvironmentVariable, Runtime, Storage, Volume
 
 
@@ -108,7 +108,7 @@ def _frozen(field: str) -> Rule:
 
 
 _ALWAYS_THERE = ("law", "gate", "training", "target.parameters", "target.tokens")
-_FROZEN = (*_ALWAYS_THERE, "target.maxLoss", "target.inferenceTokens", "ladder.generate", "storage")
+_FROZEN = (*_ALWAYS_THERE, "target.maxLoss", "target.inferenceTokens", "ladder.generate", "storage", "records")
 
 _LARGEST_OF_THIS = f"self.rungs[i].runs.map(r, {_number('r.parameters')}).max()"
 _LARGEST_BEFORE = _LARGEST_OF_THIS.replace("[i]", "[i - 1]")
@@ -125,7 +125,14 @@ RULES: Mapping[type[BaseModel], tuple[Rule, ...]] = {
             "a rung that was forecast stays in the status, with its forecast",
             ".status.rungs",
         ),
+        Rule(
+            "!has(oldSelf.status) || !has(oldSelf.status.imports) || (has(self.status) && has(self.status.imports)"
+            " && self.status.imports.digest == oldSelf.status.imports.digest)",
+            "records that were imported stay in the status: forecasts were made from them",
+            ".status.imports",
+        ),
     ),
+    RecordsSource: (Rule(_given_once("configMap", "file"), "name exactly one of configMap and file"),),
     SweepSpec: (Rule("!oldSelf.abort || self.abort", "an aborted sweep stays aborted; apply a new one", ".abort"),),
     Ladder: (
         Rule(

@@ -1,9 +1,9 @@
 """ScalingSweep.status: what the operator has seen, forecast and decided. Nothing in it is edited by a user."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sweep_analysis.document import Document
 from sweep_analysis.fit import Interval
@@ -161,6 +161,43 @@ class TargetStatus(Document):
     """Why the target is not forecast, or not launched."""
 
 
+MAX_IMPORTED = 4096
+_Count = Annotated[int, Field(gt=0, le=2**53)]
+
+
+class Imports(Document):
+    """Records of earlier runs as they were read, once, before the first forecast; by columns, an entry for each."""
+
+    digest: Digest
+    """Of all that follows."""
+    parameters: tuple[_Count, ...] = Field(min_length=1, max_length=MAX_IMPORTED)
+    """N."""
+    tokens: tuple[_Count, ...] = Field(min_length=1, max_length=MAX_IMPORTED)
+    """D."""
+    loss: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1, max_length=MAX_IMPORTED)
+    """Nats per token."""
+    runs: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1, max_length=MAX_IMPORTED)
+    """Which training run, counted from 0: records of one share their noise."""
+    unique_tokens: tuple[_Count, ...] = Field(default=(), max_length=MAX_IMPORTED)
+    """Distinct training tokens among D; none where nobody stated them."""
+    validation_digest: Digest = ""
+    """Of the validation set, as whole records state it."""
+    tokenizer_digest: Digest = ""
+    """Of the tokenizer, as whole records state it."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        lengths = {len(column) for column in (self.parameters, self.tokens, self.loss, self.runs)}
+        if len(lengths) > 1 or (self.unique_tokens and len(self.unique_tokens) not in lengths):
+            raise ValueError("the columns differ in length")
+        return self
+
+    @property
+    def records(self) -> int:
+        """How many."""
+        return len(self.loss)
+
+
 class Printed(Document):
     """What `kubectl get` prints: short texts, derived from the rest and read by nothing."""
 
@@ -189,6 +226,8 @@ class SweepStatus(Document):
     """Accepted, Progressing, Suspended, AwaitingApproval, Consistent, Finished and Succeeded."""
     frozen: dict[str, Digest] = Field(default_factory=dict, max_length=16)
     """Digests of the frozen parts of the spec, by field, from the first forecast on."""
+    imports: Imports | None = None
+    """Records of earlier runs (spec.records), written with the first forecast."""
     rungs: tuple[RungStatus, ...] = Field(default=(), max_length=128)
     """In the order of the ladder, revisions of a rung one after another; the target last, under the name `target`."""
     law: Law | None = None

@@ -1,7 +1,7 @@
 """ScalingSweep: what a user applies. A ladder of rungs, the target they climb to, and the rules of the climb."""
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
@@ -211,9 +211,27 @@ class Limits(Document):
     """A finished run's Job and its pods (their logs with them) are kept for so long."""
 
 
+class RecordsSource(Document):
+    """Records of earlier runs, as JSON lines or CSV, by the name's ending: whole records as trainers report them, or
+    rows with parameters, tokens and loss. On a cluster they lie in a ConfigMap, on one machine in a file."""
+
+    config_map: str | None = Field(default=None, min_length=1, max_length=253)
+    """Name of a ConfigMap in the sweep's namespace."""
+    key: str = Field(default="records.jsonl", min_length=1, max_length=253)
+    """Of the ConfigMap."""
+    file: str | None = Field(default=None, min_length=1, max_length=1024)
+    """Path of a file, from the manifest's folder."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "RecordsSource":
+        if (self.config_map is None) == (self.file is None):
+            raise ValueError("name exactly one of configMap and file")
+        return self
+
+
 class SweepSpec(Document):
-    """The declared wish. Frozen from the first forecast on: law, gate, training, storage, and all that makes the target
-    but its launch and its placement."""
+    """The declared wish. Frozen from the first forecast on: law, gate, training, storage, records, and all that makes
+    the target but its launch and its placement."""
 
     suspend: bool = False
     """True: running runs checkpoint and stop, nothing new starts."""
@@ -227,6 +245,9 @@ class SweepSpec(Document):
     """The rungs, listed or by rule."""
     law: Literal["Chinchilla"] = "Chinchilla"
     """The law that is fitted and forecast by; one that gates must identify its exponents from the ladder's design."""
+    records: tuple[RecordsSource, ...] = Field(default=(), max_length=16, exclude_if=lambda sources: not sources)
+    """Earlier runs that the law is fitted to from the first forecast on; read once, before it, and kept in the status.
+    They sharpen forecasts and never promote a rung: the gate counts the ladder's own records."""
     gate: Gate = Gate()
     """When a rung counts as consistent with the law."""
     approvals: tuple[Approval, ...] = Field(default=(), max_length=64)
@@ -257,7 +278,7 @@ class SweepSpec(Document):
     @property
     def frozen_part(self) -> dict[str, str]:
         """Digests, by field, of what no edit may change once a forecast has been written."""
-        parts = {
+        parts: dict[str, Any] = {
             "law": self.law,
             "gate": self.gate.to_json(),
             "training": self.training.to_json(),
@@ -265,6 +286,8 @@ class SweepSpec(Document):
             "ladder.generate": self.ladder.generate.to_json() if self.ladder.generate else None,
             "storage": self.storage.to_json() if self.storage else None,
         }
+        if self.records:  # left out otherwise, as it was before there was such a field
+            parts["records"] = [source.to_json() for source in self.records]
         return {field: digest_of(value) for field, value in parts.items()}
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from sweep_operator.acceptance import Accepted, Refused, accept
 from sweep_operator.cli.errors import Exit, InputError
+from sweep_operator.clusters import Unavailable
+from sweep_operator.clusters.local.earlier import imported
 from sweep_operator.manifest import ManifestError, read_documents, read_policy, understand, unsendable
 from sweep_operator.policy import Policy
 
@@ -55,6 +57,11 @@ def _check(path: Path, document: dict[str, object], policy: Policy) -> int:
         case Refused(reason, message):
             return _say(ManifestError(f"{path}: {reason}: {message}"))
         case Accepted(rungs):
+            if any(source.file for source in manifest.sweep.spec.records):
+                try:
+                    imported(manifest.sweep, path.resolve().parent)
+                except Unavailable as finding:
+                    return _say(ManifestError(f"{path}: RecordsUnavailable: {finding}"))
             runs = sum(len(rung.runs) for rung in rungs)
             print(f"{path}: {manifest.sweep.metadata.name}: fine, {len(rungs)} rungs of {runs} runs in all")
     return 0

@@ -19,6 +19,7 @@ from sweep_operator.api import ScalingRun, ScalingSweep
 from sweep_operator.cli.errors import Exit, InputError
 from sweep_operator.cli.ladder import open_ladder
 from sweep_operator.cli.output import add_output, write
+from sweep_operator.clusters import Unavailable
 from sweep_operator.clusters.local.memory import cores, run_bytes
 from sweep_operator.live.table import duration, percent, table
 from sweep_operator.live.table import flops as in_flops
@@ -104,13 +105,34 @@ def _plan_manifest(options: argparse.Namespace) -> Exit:
     from sweep_operator.cli.plan_around import around, around_words, history_in
 
     history, served = history_in(options.workdir, sweep), sweep.spec.target.inference_tokens
+    if sweep.spec.records:
+        plan["imports"] = _imported(options.manifest, sweep, verdict.rungs[0].runs)
     plan |= around(options, sweep.spec.training, steps, verdict.target, history, served)
     if options.output == "table":
         _print(plan)
+        if "imports" in plan:
+            print(f"records  {plan['imports']['message']}")
         print("\n".join(around_words(plan)))
     else:
         write(plan, options.output)
     return Exit.DONE
+
+
+def _imported(manifest: Path, sweep: ScalingSweep, first: Sequence[Run]) -> dict[str, Any]:
+    """What is imported, and what it says of the first rung; unknown here where it lies on a cluster."""
+    from sweep_operator.clusters.local.earlier import imported
+    from sweep_operator.judgement import forecast_of, forecast_sentence
+
+    maps = [source.config_map for source in sweep.spec.records if source.config_map is not None]
+    if maps:
+        return {"message": f"ConfigMap {', '.join(maps)}: read on the cluster, when the first forecast is due"}
+    try:
+        imports = imported(sweep, manifest.resolve().parent)
+    except Unavailable as finding:
+        raise InputError(f"{manifest}: {finding}") from None
+    outcome = forecast_of(sweep.changed(status=sweep.status.changed(imports=imports)), (), first)
+    said = f"{imports.records} imported; the first rung: {forecast_sentence(outcome)}"
+    return {"records": imports.records, "digest": imports.digest, "forecast": outcome.to_json(), "message": said}
 
 
 def _measured(workdir: Path | None, sweep: ScalingSweep) -> Sequence[ScalingRun]:

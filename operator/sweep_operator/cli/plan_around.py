@@ -80,15 +80,15 @@ def _mfu(text: str) -> tuple[float, float]:
 
 
 def history_in(workdir: Path | None, sweep: ScalingSweep) -> History:
-    """Records of the ladder in the folder (this sweep's own when None), rung by rung; empty where there is none."""
+    """Records of the ladder in the folder (this sweep's own when None), rung by rung after what it imported; empty
+    where there is none."""
     folder = Path(sweep.metadata.name) if workdir is None else workdir
     if workdir is None and not (folder / "sweep.json").exists():
         return ()
-    from sweep_analysis.forecast import points_of
-    from sweep_operator.judgement import history_of
+    from sweep_operator.judgement import history_of, known
 
     store, standing = open_ladder(folder)
-    return [points_of(rung) for rung in history_of(standing, store.runs()) if rung]
+    return known(standing, history_of(standing, store.runs()))
 
 
 def law_of(history: History, compute: float) -> "Assumed | None":

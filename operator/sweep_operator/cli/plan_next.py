@@ -7,7 +7,7 @@ manifest trains next changes only when its author changes it.
 import argparse
 from typing import Any
 
-from sweep_analysis.forecast import NoForecast, points_of
+from sweep_analysis.forecast import NoForecast
 from sweep_analysis.recipe import Training, shape_of, whole_batches
 from sweep_analysis.rung import Run
 from sweep_operator import budget
@@ -17,7 +17,7 @@ from sweep_operator.cli.errors import Exit, InputError
 from sweep_operator.cli.ladder import open_ladder
 from sweep_operator.cli.output import write
 from sweep_operator.cli.plan_around import around, around_words, progress
-from sweep_operator.judgement import history_of
+from sweep_operator.judgement import history_of, known
 from sweep_operator.live.table import duration, percent, table
 from sweep_operator.live.table import flops as in_flops
 from sweep_operator.manifest import ManifestError, read_policy
@@ -37,8 +37,9 @@ def plan_next(options: argparse.Namespace) -> Exit:
     if isinstance(verdict, Refused):
         raise InputError(f"{options.workdir}: {verdict.reason}: {verdict.message}")
     children = store.runs()
-    history = [points_of(rung) for rung in history_of(sweep, children) if rung]
-    if not history:
+    promoted = history_of(sweep, children)
+    history = known(sweep, promoted)
+    if not any(promoted):
         raise InputError(
             f"{options.workdir}: no rung has been promoted yet, so nothing is known;"
             " plan its manifest instead: scalingsweep plan SWEEP.yaml"

@@ -16,10 +16,12 @@ from pathlib import Path
 from sweep_operator.acceptance import Refused, accept
 from sweep_operator.api import ScalingRun, ScalingSweep
 from sweep_operator.cli.errors import Exit, InputError
+from sweep_operator.clusters import Unavailable
 from sweep_operator.clusters.local import LocalCluster
 from sweep_operator.clusters.local.apply import applied
 from sweep_operator.clusters.local.data import DataError, Prepared, as_kept, cache_folder, changed_since, prepare
 from sweep_operator.clusters.local.driver import PassTimes, drive, listening
+from sweep_operator.clusters.local.earlier import imported
 from sweep_operator.clusters.local.files import DamagedError, HeldError, Lock, holder_of, in_words, this_host
 from sweep_operator.clusters.local.processes import Nursery, NurseryError
 from sweep_operator.clusters.local.store import KNOWN, Store
@@ -70,7 +72,7 @@ def execute(options: argparse.Namespace) -> Exit:
     with ExitStack() as held:
         try:
             climb = _checked(options, held)
-        except (ManifestError, DataError, DamagedError) as error:
+        except (ManifestError, DataError, DamagedError, Unavailable) as error:
             raise InputError(str(error)) from None
         if options.metrics_port is not None:
             held.callback(_serve_metrics(climb, options.metrics_port))
@@ -102,6 +104,8 @@ def _checked(options: argparse.Namespace, held: ExitStack) -> _Climb:
     verdict = accept(sweep, policy)
     if isinstance(verdict, Refused):
         raise InputError(f"{options.manifest}: {verdict.reason}: {verdict.message}")
+    if sweep.spec.records and not sweep.status.frozen:
+        imported(sweep, options.manifest.resolve().parent)  # read for the forecast later, and refused here
     nursery = None
     if not sweep.status.is_true("Succeeded"):
         nursery = Nursery()  # it loads while the data is looked at

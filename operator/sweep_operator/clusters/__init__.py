@@ -11,6 +11,7 @@ from sweep_operator.clusters.port import (
     NameTaken,
     NotNow,
     StartRefused,
+    Unavailable,
     Workload,
     WorkloadState,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "NameTaken",
     "NotNow",
     "StartRefused",
+    "Unavailable",
     "Workload",
     "WorkloadState",
 ]

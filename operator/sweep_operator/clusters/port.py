@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from sweep_analysis.record import FailureReason, RecordSet
-from sweep_operator.api import RunStatus, ScalingRun, ScalingSweep, SweepStatus, WorkloadReference
+from sweep_operator.api import Imports, RunStatus, ScalingRun, ScalingSweep, SweepStatus, WorkloadReference
 
 
 class Conflict(Exception):  # noqa: N818 - the word of the Kubernetes API
@@ -29,6 +29,10 @@ class NotNow(Exception):  # noqa: N818 - a finding, not a fault of the program
         self.reason = reason
         """CamelCase, for a condition."""
         self.message = message
+
+
+class Unavailable(Exception):  # noqa: N818 - a finding, not a fault of the program
+    """What the spec names cannot be had here, or makes no sense; the text says what, and what would be right."""
 
 
 class StartRefused(Exception):  # noqa: N818 - a finding, not a fault of the program
@@ -120,6 +124,9 @@ class Cluster(Protocol):
 
     def runs(self, sweep: ScalingSweep) -> Sequence[ScalingRun]:
         """All runs the sweep owns, with the trainers' progress and records in their status."""
+
+    def imported(self, sweep: ScalingSweep) -> Imports:
+        """What `spec.records` names, as it is now. Raises Unavailable."""
 
     def create_run(self, run: ScalingRun) -> None:
         """Create it; a run of that name with the same owner and spec counts as success.

@@ -48,6 +48,9 @@ def verdict_word(row: RungRow) -> str:
 def summary(sweep: ScalingSweep, picture: Picture, report: Path | None = None) -> str:
     """The table, the law, the target, what it took, and where the report lies."""
     lines = [rung_table(picture), ""]
+    if imports := sweep.status.imports:
+        of = len(set(imports.runs))
+        lines.append(f"imported {imports.records} records of {of} earlier runs ({imports.digest[:19]})")
     law = sweep.status.law
     if law:
         constants = ", ".join(f"{name} {i.value:.4g} [{i.low:.4g}, {i.high:.4g}]" for name, i in law.parameters.items())

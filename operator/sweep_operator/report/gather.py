@@ -20,6 +20,7 @@ from sweep_analysis.record import Record
 from sweep_analysis.rung import Purpose
 from sweep_operator.api import TARGET, RungState, RungStatus, ScalingRun, ScalingSweep
 from sweep_operator.clusters.local.store import Store
+from sweep_operator.imports import records_of
 from sweep_operator.judgement import runs_of
 from sweep_operator.names import run_name
 
@@ -79,8 +80,10 @@ class Ladder:
         return found
 
     def history(self) -> list[tuple[Record, ...]]:
-        """The records that the law rests on: those of promoted rungs, the target left out."""
-        return [self.records[r.name, r.revision] for r in self.rungs if r.state is RungState.PROMOTED]
+        """The records that the law rests on: imported ones, then those of promoted rungs, the target left out."""
+        own = [self.records[r.name, r.revision] for r in self.rungs if r.state is RungState.PROMOTED]
+        imported = records_of(self.sweep.status.imports)
+        return [imported, *own] if imported else own
 
     @property
     def last_time(self) -> str:

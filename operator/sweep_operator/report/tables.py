@@ -128,7 +128,10 @@ def law_table(ladder: Ladder) -> Markup:
         tag("th", "What it is", scope="col", class_="meaning"),
     )
     alone = FIT_WORDS.get(law.fit_status, law.fit_status)
-    said = f"As forecasts use it, from {law.records} records and the method’s priors. The records alone: {alone}"
+    imports = ladder.sweep.status.imports
+    brought = f" ({imports.records} of them imported, {imports.digest[:19]}…)" if imports else ""
+    said = f"As forecasts use it, from {law.records} records{brought} and the method’s priors."
+    said += f" The records alone: {alone}"
     caption = tag("caption", said)
     parts: list[Child] = [_equation(law.name)]
     if rows:

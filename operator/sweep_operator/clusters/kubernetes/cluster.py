@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from sweep_analysis.record import FailureReason
-from sweep_operator.api import RunStatus, ScalingRun, ScalingSweep, SweepStatus
+from sweep_operator.api import Imports, RunStatus, ScalingRun, ScalingSweep, SweepStatus
 from sweep_operator.clusters import (
     PAUSED,
     Cause,
@@ -30,6 +30,7 @@ from sweep_operator.clusters.kubernetes import storage
 from sweep_operator.clusters.kubernetes.access import Access
 from sweep_operator.clusters.kubernetes.cache import Caches, Document
 from sweep_operator.clusters.kubernetes.client import Api
+from sweep_operator.clusters.kubernetes.earlier import imported
 from sweep_operator.clusters.kubernetes.errors import AlreadyExists, ConflictError, Forbidden, Invalid, NotFound
 from sweep_operator.clusters.kubernetes.evidence import PATIENCE_SECONDS, workload_of, write_cause
 from sweep_operator.clusters.kubernetes.jobs import Images, job_document, job_name
@@ -104,6 +105,9 @@ class KubernetesCluster:
         known = self.caches.runs.owned_by(sweep.metadata.uid)
         children = (self._child(sweep, one) for one in known if not one.identity.deleted_at)
         return [child for child in children if child is not None]
+
+    def imported(self, sweep: ScalingSweep) -> Imports:
+        return imported(self.api, sweep)
 
     def create_run(self, run: ScalingRun) -> None:
         namespace, name = run.metadata.namespace, run.metadata.name

@@ -64,6 +64,7 @@ OPERATOR_RULES: tuple[Rule, ...] = (
     Rule(GROUP, ("scalingruns/status",), ("get", "patch"), "the same, beside the trainers; and may grant it to them"),
     Rule("batch", ("jobs",), ("get", "list", "watch", "create", "patch"), "starts attempts and suspends them"),
     Rule("", ("pods",), ("list", "watch"), "reads how an attempt ended"),
+    Rule("", ("configmaps",), ("get",), "earlier records that a sweep names; once, before its first forecast"),
     Rule("", ("persistentvolumeclaims",), ("get", "create"), "storage.claim; never deletes one"),
     Rule("", ("serviceaccounts",), ("get", "create"), "the account of a sweep's trainers"),
     Rule(RBAC, ("roles", "rolebindings"), ("get", "create", "patch"), "what those trainers may write"),

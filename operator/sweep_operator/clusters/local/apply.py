@@ -61,8 +61,8 @@ def merge(standing: Any, wanted: Any, previous: Any) -> Any:
 def frozen_difference(before: SweepSpec, after: SweepSpec) -> str | None:
     """The first field, as a path from `spec`, of the frozen part in which two specs differ."""
     old, new = before.frozen_part, after.frozen_part
-    for field in old:
-        if old[field] != new.get(field):
+    for field in old | new:
+        if old.get(field) != new.get(field):
             then, now = (json_at(spec.to_json(), field) for spec in (before, after))
             return first_difference(then, now, f"spec.{field}") or f"spec.{field}"
     return None

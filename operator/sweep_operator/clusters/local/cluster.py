@@ -16,10 +16,11 @@ from pathlib import Path
 
 from sweep_analysis.recipe import resolve
 from sweep_analysis.rung import RunOrder
-from sweep_operator.api import RunStatus, ScalingRun, ScalingSweep, SweepStatus
+from sweep_operator.api import Imports, RunStatus, ScalingRun, ScalingSweep, SweepStatus
 from sweep_operator.clusters import ABSENT, PAUSED, Cause, Ending, Event, Workload, WorkloadState
 from sweep_operator.clusters.local import memory
 from sweep_operator.clusters.local.attempts import Asked, AttemptFile, how_it_ended
+from sweep_operator.clusters.local.earlier import imported
 from sweep_operator.clusters.local.files import signature, this_host, write_atomically
 from sweep_operator.clusters.local.processes import Ended, Nursery
 from sweep_operator.clusters.local.store import Store
@@ -81,6 +82,9 @@ class LocalCluster:
 
     def runs(self, sweep: ScalingSweep) -> Sequence[ScalingRun]:
         return [run for run in self.store.runs() if run.spec.sweep_uid == sweep.metadata.uid]
+
+    def imported(self, sweep: ScalingSweep) -> Imports:
+        return imported(sweep, self.root)
 
     def create_run(self, run: ScalingRun) -> None:
         self.store.create_run(run)
