@@ -60,7 +60,7 @@ class Watch(Document):
 class Operator(Document):
     """The program itself."""
 
-    workers: int = Field(default=4, ge=1, le=64)
+    workers: int = Field(default=16, ge=1, le=64)
     """Passes that go on at once."""
     log_format: Literal["json", "text"] = "json"
     """One JSON object a line, or plain lines."""

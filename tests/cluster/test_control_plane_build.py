@@ -37,9 +37,7 @@ def test_the_folder_of_kept_programs_names_every_pinned_version(nothing_kept: Pa
 
 def test_without_go_the_reason_says_what_would_help(nothing_kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(
-        UnavailableError, match=r"no Go to build it with; install Go .* or name a folder"
-    ):
+    with pytest.raises(UnavailableError, match=r"no Go to build it with; install Go .* or name a folder"):
         build.program("kubectl")
 
 
