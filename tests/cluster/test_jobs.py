@@ -72,6 +72,12 @@ def test_our_trainer_is_told_its_order_and_what_it_needs_to_report_by_itself():
     assert "account" in {mount["name"] for mount in trainer["volumeMounts"]}
 
 
+@pytest.mark.parametrize(("gpus", "workers"), [(0, 1), (1, 1), (8, 8)])
+def test_our_trainer_is_told_to_start_a_process_on_each_of_its_gpus(gpus, workers):
+    told = environment_of(trainer_of(job(placement={"gpusPerNode": gpus})))
+    assert RunOrder.model_validate(json.loads(told["SCALINGSWEEP_ORDER"])).workers == workers
+
+
 def test_an_own_trainer_holds_no_token_and_a_reporter_beside_it_does():
     document = job(runtime={"image": "theirs", "command": ["train", "--seed", "$(SCALINGSWEEP_SEED)"]})
     trainer, (reporter,) = trainer_of(document), pod_of(document)["initContainers"]

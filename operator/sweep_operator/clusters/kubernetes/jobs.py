@@ -196,6 +196,7 @@ def _environment(sweep: ScalingSweep, run: ScalingRun, attempt: int, way: str) -
         storage=folder,
         report="api",
         cache=CACHE,
+        workers=max(1, run.spec.placement.gpus_per_node),
     )
     told = {
         "ORDER": json.dumps(order.to_json(), separators=(",", ":")) if way == "Direct" else None,
