@@ -23,9 +23,9 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "charts")]
 
 from control_plane import ControlPlane, program  # noqa: E402 - beside the tests' own modules
-from helm_chart import CHART, Helm  # noqa: E402
-from live_operator import KINDS  # noqa: E402
-from watched_sweeps import VALUES, WatchedSweeps  # noqa: E402
+from helm_chart import CHART, Helm  # noqa: E402 - after the path to the tests' own modules is set
+from live_operator import KINDS  # noqa: E402 - after the path to the tests' own modules is set
+from watched_sweeps import VALUES, WatchedSweeps  # noqa: E402 - after the path to the tests' own modules is set
 
 REPEATS = 3
 

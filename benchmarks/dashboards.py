@@ -19,16 +19,16 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "charts")]
 
 import matplotlib as mpl  # noqa: E402 - beside the tests' own modules
-import watched_sweeps  # noqa: E402
-from control_plane import ControlPlane, program  # noqa: E402
-from helm_chart import Helm  # noqa: E402
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from standin_trainers import Play  # noqa: E402
+import watched_sweeps  # noqa: E402 - after the path to the tests' own modules is set
+from control_plane import ControlPlane, program  # noqa: E402 - after the path to the tests' own modules is set
+from helm_chart import Helm  # noqa: E402 - after the path to the tests' own modules is set
+from matplotlib import pyplot as plt  # noqa: E402 - after the path to the tests' own modules is set
+from matplotlib.axes import Axes  # noqa: E402 - after the path to the tests' own modules is set
+from standin_trainers import Play  # noqa: E402 - after the path to the tests' own modules is set
 
-from sweep_analysis.scale import format_scale  # noqa: E402
-from sweep_chart.dashboards import DASHBOARDS  # noqa: E402
-from sweep_chart.dashboards.panel import Dashboard, Panel  # noqa: E402
+from sweep_analysis.scale import format_scale  # noqa: E402 - after the path to the tests' own modules is set
+from sweep_chart.dashboards import DASHBOARDS  # noqa: E402 - after the path to the tests' own modules is set
+from sweep_chart.dashboards.panel import Dashboard, Panel  # noqa: E402 - after the path to the tests' own modules is set
 
 CHOSEN = {"$__rate_interval": "15s", "$job": ".*", 'namespace="$namespace"': 'namespace="research"', "$namespace": ".*"}
 NAMES = {"sweep": "climb"}

@@ -28,12 +28,12 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests")]
 
 import yaml  # noqa: E402 - beside the tests' own modules
-from control_plane import free_port  # noqa: E402
-from simulated_cluster import SimulatedCluster, settle  # noqa: E402
+from control_plane import free_port  # noqa: E402 - after the path to the tests' own modules is set
+from simulated_cluster import SimulatedCluster, settle  # noqa: E402 - after the path to the tests' own modules is set
 
-from sweep_operator.api import ScalingSweep  # noqa: E402
-from sweep_operator.clusters.kubernetes.cache import Caches, Document  # noqa: E402
-from sweep_operator.metrics import Known, Observed, SweepPage, serve  # noqa: E402
+from sweep_operator.api import ScalingSweep  # noqa: E402 - after the path to the tests' own modules is set
+from sweep_operator.clusters.kubernetes.cache import Caches, Document  # noqa: E402 - after the path to the tests' own modules is set
+from sweep_operator.metrics import Known, Observed, SweepPage, serve  # noqa: E402 - after the path to the tests' own modules is set
 
 SIZES = (10, 100, 1000)
 SWEEP: dict[str, Any] = {

@@ -14,7 +14,7 @@ from sweep_operator.clusters.kubernetes.cache import UnreadableError
 from sweep_operator.clusters.kubernetes.events import Subject
 from sweep_operator.clusters.kubernetes.resources import SWEEPS
 from sweep_operator.clusters.kubernetes.views import Identity
-from sweep_operator.clusters.port import Cluster, Event, NameTaken
+from sweep_operator.clusters.port import Cluster, Event
 from sweep_operator.controller import logs
 from sweep_operator.controller.queue import Key
 from sweep_operator.policy import Policy
@@ -73,11 +73,7 @@ class Passes:
             return Progressed(changed=False)
         with logs.about(namespace=key.namespace, sweep=key.name):
             began = time.monotonic()
-            try:
-                progressed = reconcile_sweep(self.cluster, sweep, self.policy, self.now())
-            except NameTaken as taken:
-                self.cluster.emit(sweep, Event("NameTaken", str(taken), warning=True))
-                raise
+            progressed = reconcile_sweep(self.cluster, sweep, self.policy, self.now())
             after = self.cluster.sweep(f"{key.namespace}/{key.name}") if progressed.changed else None
             if after is not None and _fitted(after) != _fitted(sweep):
                 self.refitted(time.monotonic() - began)
@@ -92,8 +88,4 @@ class Passes:
         with logs.about(
             namespace=key.namespace, sweep=sweep.metadata.name, rung=run.spec.rung, run=key.name, attempt=attempt
         ):
-            try:
-                return reconcile_run(self.cluster, sweep, run, self.now())
-            except NameTaken as taken:
-                self.cluster.emit(sweep, Event("NameTaken", str(taken), run.spec.rung, key.name, warning=True))
-                raise
+            return reconcile_run(self.cluster, sweep, run, self.now())
