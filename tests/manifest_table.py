@@ -241,6 +241,11 @@ APART = {
         "spec.ladder.rungs[1].name in body should match",
         "spec.ladder.rungs[1].name: 'ступень' is not taken",
     ),
+    "the memory of a device in letters": (
+        replaced("batchTokens: 2048", "batchTokens: 2048\n  placement: {gpuMemory: 80GiB}"),
+        "spec.placement.gpuMemory in body should match",
+        "spec.placement.gpuMemory: '80GiB' is not taken; write a quantity of memory such as 80Gi",
+    ),
     "a seed beyond what a trainer takes": (
         replaced("seeds: [0, 1]", "seeds: [0, 2147483648]"),
         "spec.ladder.rungs[0].runs[0].seeds[1] in body should be less than or equal to 2147483647",
@@ -284,6 +289,10 @@ JUDGED = {
     "tokens beyond what can be counted": (
         replaced("tokens: 3.4M", "tokens: '1e20'"),
         "InvalidSize: 1e20 tokens are more than can be counted exactly",
+    ),
+    "a run that its devices cannot hold": (
+        replaced("batchTokens: 2048", "batchTokens: 2048\n  placement: {gpuMemory: 1M}"),
+        "DoesNotFit: rung 'a': 27,048 parameters need",
     ),
     "a recipe that contradicts itself": (
         replaced("batchTokens: 2048", "batchTokens: 2048\n    learningRate: {rule: StepLaw, peak: 0.1}"),

@@ -18,6 +18,8 @@ from sweep_analysis.shape import Shape
 USABLE = 0.9
 """Share of a device's memory that may be planned with: the rest is the driver's, the allocator's, and buffers."""
 MOST_GPUS = 65_536
+MOST_OF_A_NODE = 64
+"""Devices of one node that a remedy may ask for."""
 
 Stage = Literal[0, 1, 2, 3]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -196,53 +198,70 @@ def setting_of(training: Training, hyper: Hyperparameters, gpus: int) -> Setting
     )
 
 
+def least_setting(training: Training, hyper: Hyperparameters, gpus: int) -> Setting:
+    """The lightest setting that a run reaches by itself: without a micro-batch of its own, the trainer halves it."""
+    asked = setting_of(training, hyper, gpus)
+    return asked if training.micro_batch else asked.changed(sequences=min(asked.sequences, _together(hyper)))
+
+
 def refusal(training: Training, hyper: Hyperparameters, gpus: int, capacity: float) -> str | None:
     """Why a run cannot fit devices of so many bytes, and the smallest change that makes it fit; None when it fits.
 
     `capacity` is the whole of one device's memory. Changes are tried one on top of the other, those that cost no speed
-    first: a smaller micro-batch, checkpointing, sharing out by stage, offloading, more devices.
+    first: a smaller micro-batch, checkpointing, sharing out by stage, offloading, more devices of the node.
     """
-    asked = setting_of(training, hyper, gpus)
+    asked = least_setting(training, hyper, gpus)
     needed = peak(hyper.shape, hyper.sequence_length, asked).total_bytes
     if needed <= USABLE * capacity:
         return None
+    devices = "one device" if gpus == 1 else f"each of {gpus} devices"
     says = (
-        f"{hyper.shape.parameters:,} parameters need {needed / 1e9:.1f} GB on each of {gpus}"
-        f" {'device' if gpus == 1 else 'devices'} of {capacity / 1e9:.0f} GB"
-        f" (of which {USABLE:.0%} may be planned with)"
+        f"{hyper.shape.parameters:,} parameters need {_gib(needed)} on {devices} of"
+        f" {_gib(capacity)}, of which {USABLE:.0%} may be planned with"
     )
-    for change, setting in _lighter(asked):
+    for change, setting in _lighter(training, hyper, asked):
         if peak(hyper.shape, hyper.sequence_length, setting).total_bytes <= USABLE * capacity:
             return f"{says}; {change}"
     return f"{says}; nothing short of splitting its layers across devices would make it fit"
 
 
-def _lighter(asked: Setting) -> Iterator[tuple[str, Setting]]:
-    """Ever lighter settings, each with the change from what was asked, in the recipe's words."""
+def _gib(size: float) -> str:
+    """`41.7 GiB`."""
+    return f"{size / 2**30:,.0f} GiB" if size >= 1000 * 2**30 else f"{size / 2**30:.3g} GiB"
+
+
+def _together(hyper: Hyperparameters) -> int:
+    """Sequences that cannot be computed apart: the two answers of a reward model's pair."""
+    return 2 if hyper.shape.scalar_head else 1
+
+
+def _lighter(training: Training, hyper: Hyperparameters, asked: Setting) -> Iterator[tuple[str, Setting]]:
+    """Ever lighter settings, each with the change from what was asked, in the manifest's words."""
     said: list[str] = []
-    setting = asked
-    sequences = asked.sequences
-    while sequences > 1:
-        sequences = (sequences + 1) // 2
-        setting = setting.changed(sequences=sequences)
-        said = [f"training.microBatch: {sequences}"]
+    setting, least = asked, _together(hyper)
+    while setting.sequences > least:
+        setting = setting.changed(sequences=-(-setting.sequences // (2 * least)) * least)
+        said = [f"training.microBatch: {setting.sequences}"]
         yield _set(said), setting
     if not setting.checkpointing:
         setting = setting.changed(checkpointing=True)
         said = [*said, "training.activationCheckpointing: true"]
         yield _set(said), setting
-    for gpus in (asked.gpus, *(asked.gpus * 2**i for i in range(1, 11))):
-        more = [f"{gpus} devices"] if gpus > asked.gpus else []
+    engine = ["training.engine: DeepSpeed"] if asked.engine == "Torch" else []
+    if training.compile:
+        engine.append("training.compile: false")
+    for gpus in (asked.gpus, *(asked.gpus * 2**i for i in range(1, 7) if asked.gpus * 2**i <= MOST_OF_A_NODE)):
+        more = [f"placement.gpusPerNode: {gpus}"] if gpus > asked.gpus else []
         for stage in (1, 2, 3) if gpus > 1 else ():
-            if stage > setting.zero_stage:
+            if stage > setting.zero_stage or (more and stage == setting.zero_stage):
                 shared = setting.changed(engine="DeepSpeed", zero_stage=stage, gpus=gpus)
-                zero = ["training.engine: DeepSpeed"] if asked.engine == "Torch" else []
-                yield _set([*said, *zero, f"training.deepspeed.zeroStage: {stage}", *more]), shared
+                raised = [f"training.deepspeed.zeroStage: {stage}"] if stage > asked.zero_stage else []
+                yield _set([*said, *engine, *raised, *more]), shared
         light = {"engine": "DeepSpeed", "zero_stage": 3, "gpus": gpus, "offload_optimizer": True}
-        offloaded = [*said, "training.engine: DeepSpeed, zeroStage: 3, offloadOptimizer: Cpu"]
-        yield _set([*offloaded, *more]), setting.changed(**light)
+        offloaded = "zeroStage: 3, offloadOptimizer: Cpu"
+        yield _set([*said, *engine, f"training.deepspeed: {{{offloaded}}}", *more]), setting.changed(**light)
         yield (
-            _set([*offloaded, "offloadParameters: Cpu", *more]),
+            _set([*said, *engine, f"training.deepspeed: {{{offloaded}, offloadParameters: Cpu}}", *more]),
             setting.changed(**light, offload_parameters=True),
         )
 

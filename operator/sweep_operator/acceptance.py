@@ -13,7 +13,8 @@ from sweep_analysis.fit import identifies
 from sweep_analysis.recipe import Training, shape_of, whole_batches
 from sweep_analysis.rung import Purpose, Run, Rung
 from sweep_analysis.scale import format_scale
-from sweep_operator.api import Generate, RungRuns, RungSpec, RungState, ScalingSweep, SweepSpec
+from sweep_operator.api import TARGET, Generate, RungRuns, RungSpec, RungState, ScalingSweep, SweepSpec
+from sweep_operator.capacity import misfit
 from sweep_operator.policy import Policy
 
 MAX_RUNS = 64
@@ -62,6 +63,7 @@ def accept(sweep: ScalingSweep, policy: Policy) -> Accepted | Refused:
         _target_below_ladder(spec, rungs, target),
         _unidentified(spec, rungs),
         _warmup_too_short(spec, rungs),
+        _does_not_fit(sweep, rungs, target),
     ):
         if objection:
             return objection
@@ -213,6 +215,19 @@ def _warmup_too_short(spec: SweepSpec, rungs: tuple[Rung, ...]) -> Refused | Non
         f"rung {rungs[warmup].name!r} cannot be forecast from the {warmup} before it, so it could never be promoted;"
         f" set gate.warmupRungs to {needed}, or give the first rungs more sizes",
     )
+
+
+def _does_not_fit(sweep: ScalingSweep, rungs: tuple[Rung, ...], target: Run) -> Refused | None:
+    """A run that the memory of its devices cannot hold, of what is yet to start; of a target only if it may start."""
+    started = {rung.name for rung in sweep.status.rungs if rung.started_at is not None}
+    due = [(rung.name, run) for rung in rungs for run in rung.runs]
+    if sweep.spec.target.launch != "Never":
+        due.append((TARGET, target))
+    for name, run in due:
+        said = misfit(sweep, name, run) if name not in started else None
+        if said:
+            return Refused("DoesNotFit", f"{'the target' if name == TARGET else f'rung {name!r}'}: {said}")
+    return None
 
 
 def _design(rungs: Iterable[Rung]) -> list[tuple[float, float]]:

@@ -192,13 +192,19 @@ def _fault(fault: Any, root: type[BaseModel]) -> str:
         near = _nearest(str(given), allowed.replace(" or ", ", ").split(", "), list_them=False)
         return f"{where}: {_shown(given)} is not one of {allowed}{near}"
     if kind == "string_pattern_mismatch":
-        name = "use lower-case letters, digits and '-', beginning and ending with a letter or digit"
-        return f"{where}: {_shown(given)} is not taken; {name}"
+        return f"{where}: {_shown(given)} is not taken; {_FORMS.get(str(location[-1]), _NAME)}"
     wanted = _WANTED.get(kind)
     if wanted is None:
         return f"{where}: {_shown(given)}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
     return f"{where}: {_shown(given)} is not taken; {wanted.format(**limits)}"
 
+
+_NAME = "use lower-case letters, digits and '-', beginning and ending with a letter or digit"
+_FORMS = {
+    "gpuMemory": "write a quantity of memory such as 80Gi",
+    "cpu": "write a quantity such as 500m or 8",
+} | dict.fromkeys(("memory", "sharedMemory", "emptyDirSize", "size"), "write a quantity such as 64Gi")
+"""What a text that must have a form should look like, by its field; the others are names."""
 
 _WANTED = {
     "bool_type": "it must be true or false",

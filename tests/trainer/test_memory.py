@@ -55,8 +55,26 @@ def test_a_run_that_fits_is_not_refused() -> None:
     assert refusal(*recipe(micro_batch=1), gpus=1, capacity=80e9) is None
 
 
-def test_a_smaller_micro_batch_is_offered_first() -> None:
+def test_a_run_that_finds_its_own_micro_batch_is_judged_at_the_smallest() -> None:
     training, hyper = recipe()
+    assert refusal(training, hyper, gpus=1, capacity=80e9) is None
+    assert refusal(training.changed(micro_batch=64), hyper, gpus=1, capacity=80e9) is not None
+
+
+def test_two_answers_to_a_prompt_are_never_set_apart() -> None:
+    data = {"sources": [{"name": "a", "files": ["a.jsonl"]}]}
+    training = Training.model_validate(
+        {"data": data, "objective": {"kind": "RewardModel"}, "sequenceLength": 2048, "microBatch": 64}
+        | {"batchTokens": 64 * 2048}
+    )
+    hyper = resolve(training, shape_of(training, 350_000_000).parameters, (64 * 2048 * 50,))
+    said = refusal(training, hyper, gpus=1, capacity=13.5e9)
+    assert said is not None
+    assert "set training.microBatch: 2" in said
+
+
+def test_a_smaller_micro_batch_is_offered_first() -> None:
+    training, hyper = recipe(micro_batch=64)
     said = refusal(training, hyper, gpus=1, capacity=80e9)
     assert said is not None
     assert "need" in said
@@ -66,12 +84,15 @@ def test_a_smaller_micro_batch_is_offered_first() -> None:
     assert refusal(training.changed(micro_batch=2 * size), hyper, gpus=1, capacity=80e9) is not None
 
 
-def test_what_is_offered_fits_once_it_is_done() -> None:
-    training, hyper = recipe(micro_batch=1)
-    for capacity, gpus in ((8e9, 1), (6e9, 4)):
+@pytest.mark.parametrize("micro_batch", [1, None])
+def test_what_is_offered_fits_once_it_is_done(micro_batch: int | None) -> None:
+    training, hyper = recipe(micro_batch=micro_batch)
+    for capacity, gpus in ((8e9, 1), (6e9, 1), (6e9, 4), (3e9, 1)):
         said = refusal(training, hyper, gpus=gpus, capacity=capacity)
         assert said is not None
         changed = training
+        if "microBatch" in said:
+            changed = changed.changed(micro_batch=int(said.rsplit("microBatch: ", 1)[1].split(",")[0]))
         if "activationCheckpointing" in said:
             changed = changed.changed(activation_checkpointing=True)
         if "zeroStage: " in said:
@@ -80,8 +101,8 @@ def test_what_is_offered_fits_once_it_is_done() -> None:
             weights = "Cpu" if "offloadParameters: Cpu" in said else None
             zero = DeepSpeed(zero_stage=stage, offload_optimizer=offload, offload_parameters=weights)
             changed = changed.changed(engine="DeepSpeed", deepspeed=zero)
-        if " devices" in said.rsplit("set ", 1)[1]:
-            gpus = int(said.rsplit(" devices", 1)[0].rsplit(" ", 1)[1])
+        if "gpusPerNode" in said:
+            gpus = int(said.rsplit("gpusPerNode: ", 1)[1])
         assert refusal(changed, hyper, gpus=gpus, capacity=capacity) is None, said
 
 

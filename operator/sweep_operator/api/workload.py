@@ -17,7 +17,11 @@ Name = Annotated[str, Field(min_length=1, max_length=253, pattern=_NAME)]
 """Of another object in the sweep's own namespace."""
 Quantity = Annotated[str, Field(max_length=20, pattern=_QUANTITY)]
 """A Kubernetes quantity, such as 500m, 8 or 64Gi."""
+DeviceMemory = Annotated[str, Field(max_length=20, pattern=r"^[0-9]+(\.[0-9]+)?(M|G|T|Mi|Gi|Ti)$")]
+"""A Kubernetes quantity of memory, such as 80Gi or 24576Mi."""
 Text = Annotated[str, Field(max_length=4096)]
+
+_BYTES = {"M": 1e6, "G": 1e9, "T": 1e12, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 
 
 class Toleration(Document):
@@ -42,6 +46,8 @@ class Placement(Document):
     """Devices that each run gets; 0 trains on the CPU, and then one slot counts as one device in a budget."""
     gpu_resource: str = Field(default="nvidia.com/gpu", max_length=253, pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")
     """The extended resource by which the cluster counts devices."""
+    gpu_memory: DeviceMemory | None = None
+    """Memory of one device, such as 80Gi; with it, a run that cannot fit is refused before anything starts."""
     cpu: Quantity | None = None
     """CPU request and limit of the trainer."""
     memory: Quantity | None = None
@@ -52,6 +58,14 @@ class Placement(Document):
     """Taints that the pods may be scheduled onto."""
     priority_class_name: Name | None = None
     """Of the pods: who yields to whom."""
+
+    @property
+    def gpu_memory_bytes(self) -> float | None:
+        """Bytes of one device; None where nothing is said of them, or where there is no device."""
+        if self.gpu_memory is None or self.gpus_per_node == 0:
+            return None
+        number = self.gpu_memory.rstrip("MGTi")
+        return float(number) * _BYTES[self.gpu_memory[len(number) :]]
 
 
 class EnvironmentVariable(Document):

@@ -16,6 +16,7 @@ from sweep_analysis.scale import format_scale
 from sweep_operator import budget
 from sweep_operator.acceptance import Refused, accept
 from sweep_operator.api import ScalingRun, ScalingSweep
+from sweep_operator.capacity import capacity_of, misfit, needed_bytes
 from sweep_operator.cli.errors import Exit, InputError
 from sweep_operator.cli.ladder import open_ladder
 from sweep_operator.cli.output import add_output, write
@@ -171,6 +172,7 @@ def _step(sweep: ScalingSweep, name: str, runs: tuple[Run, ...], measured: Seque
     recipes = [resolve(training, run.parameters, run.tokens, run.learning_rate_factor) for run in runs]
     trained = [budget.trained_tokens(training, run) for run in runs]
     cost = budget.cost_of(training, runs, measured)
+    capacity = capacity_of(sweep, sweep.spec.placement_of(name))
     return {
         "name": name,
         "runs": len(runs),
@@ -182,11 +184,22 @@ def _step(sweep: ScalingSweep, name: str, runs: tuple[Run, ...], measured: Seque
         },
         "memoryBytes": max(run_bytes(recipe) for recipe in recipes),
         "gpuSeconds": cost.gpu_seconds[1] if cost.gpu_seconds else None,
+        **({} if capacity is None else {"gpuMemory": _gpu_memory(sweep, name, runs, capacity)}),
     }
 
 
+def _gpu_memory(sweep: ScalingSweep, name: str, runs: tuple[Run, ...], capacity: float) -> dict[str, Any]:
+    """What the hungriest run needs of each device, and why it does not fit where it does not."""
+    hungriest = max(runs, key=lambda run: needed_bytes(sweep, name, run))
+    said = misfit(sweep, name, hungriest)
+    needed = needed_bytes(sweep, name, hungriest)
+    return {"neededBytes": needed, "capacityBytes": capacity, **({"doesNotFit": said} if said else {})}
+
+
 def _print(plan: dict[str, Any]) -> None:
-    header = ("RUNG", "RUNS", "PARAMETERS", "TOKENS", "FLOPS (6ND)", "FLOPS (DETAILED)", "SHARE", "MEMORY", "GPU-TIME")
+    known = any("gpuMemory" in step for step in (*plan["rungs"], plan["target"]))
+    memory = ("MEMORY", "MEMORY/GPU") if known else ("MEMORY",)
+    header = ("RUNG", "RUNS", "PARAMETERS", "TOKENS", "FLOPS (6ND)", "FLOPS (DETAILED)", "SHARE", *memory, "GPU-TIME")
     rows = [
         (
             step["name"],
@@ -197,11 +210,12 @@ def _print(plan: dict[str, Any]) -> None:
             in_flops(step["flops"]["detailed"]),
             percent(step.get("share")),
             f"{step['memoryBytes'] / 2**20:,.0f} MiB",
+            *((_per_gpu(step),) if known else ()),
             duration(step["gpuSeconds"]),
         )
         for step in (*plan["rungs"], plan["target"])
     ]
-    print(table(header, rows, right=(1, 4, 5, 6, 7, 8)))
+    print(table(header, rows, right=(1, *range(4, len(header)))))
     print(f"\nladder   {in_flops(plan['flops'])} FLOPs in all; the target is {plan['jump']:.3g} times its largest run")
     if plan["gpuSeconds"] is None:
         print("time     unknown: nothing was measured on this machine yet (--workdir names a ladder that was)")
@@ -209,6 +223,17 @@ def _print(plan: dict[str, Any]) -> None:
         wall = plan["gpuSeconds"] / plan["parallelism"]
         spent = duration(plan["gpuSeconds"])
         print(f"time     about {spent} of device time, {duration(wall)} with {plan['parallelism']} runs at once")
+    for step in (*plan["rungs"], plan["target"]):
+        if said := step.get("gpuMemory", {}).get("doesNotFit"):  # the target's alone, and of one that is never launched
+            print(f"memory   {step['name']} does not fit: {said}")
+
+
+def _per_gpu(step: dict[str, Any]) -> str:
+    """`41.7 of 80 GiB`, where the memory of a device is known."""
+    if "gpuMemory" not in step:
+        return "-"
+    needed, capacity = (step["gpuMemory"][key] / 2**30 for key in ("neededBytes", "capacityBytes"))
+    return f"{needed:.3g} of {capacity:.3g} GiB"
 
 
 def _sizes(values: Sequence[int]) -> str:

@@ -1,0 +1,37 @@
+"""Whether runs fit the devices that they are put on, as far as a sweep says how much memory one has.
+
+Owns the question, which acceptance and `plan` ask alike. The prediction and the remedy are `sweep_analysis.memory`'s.
+Looks at no node: what a selector matches changes, and reading it would take a right over the whole cluster.
+"""
+
+from sweep_analysis.memory import least_setting, peak, refusal
+from sweep_analysis.recipe import resolve
+from sweep_analysis.rung import Run
+from sweep_operator.api import Placement, ScalingSweep
+
+
+def capacity_of(sweep: ScalingSweep, placement: Placement) -> float | None:
+    """Bytes of one device, or None where nothing can be judged.
+
+    That is: no `gpuMemory`, no GPU, or a command of the user's own, whose memory nobody here can predict.
+    """
+    own = sweep.spec.runtime.command or sweep.spec.runtime.args
+    return None if own else placement.gpu_memory_bytes
+
+
+def needed_bytes(sweep: ScalingSweep, rung: str, run: Run) -> float:
+    """Predicted peak on each device of the rung (or of the target, by its name), bytes."""
+    training, gpus = sweep.spec.training, max(1, sweep.spec.placement_of(rung).gpus_per_node)
+    hyper = resolve(training, run.parameters, run.tokens, run.learning_rate_factor)
+    return peak(hyper.shape, hyper.sequence_length, least_setting(training, hyper, gpus)).total_bytes
+
+
+def misfit(sweep: ScalingSweep, rung: str, run: Run) -> str | None:
+    """Why a run of the rung (or of the target, by its name) cannot fit, with the smallest remedy; None otherwise."""
+    placement = sweep.spec.placement_of(rung)
+    capacity = capacity_of(sweep, placement)
+    if capacity is None:
+        return None
+    training = sweep.spec.training
+    hyper = resolve(training, run.parameters, run.tokens, run.learning_rate_factor)
+    return refusal(training, hyper, max(1, placement.gpus_per_node), capacity)
