@@ -285,6 +285,12 @@ class HelmTest(Document):
 
     enabled: bool = True
     """A pod of the operator's image that asks the service whether the operator is ready."""
+    annotations: Strings = {}
+    """Of its pod, such as one that keeps a service mesh's sidecar out: with a sidecar it would never end."""
+    extra_volumes: Objects = ()
+    """Volumes of its pod."""
+    extra_volume_mounts: Objects = ()
+    """Mounts of its container."""
 
 
 def _resources() -> dict[str, Any]:

@@ -40,6 +40,11 @@ EVERYTHING: dict[str, Any] = {
     "envFrom": [{"configMapRef": {"name": "more"}}],
     "extraVolumes": [{"name": "authority", "configMap": {"name": "authority"}}],
     "extraVolumeMounts": [{"name": "authority", "mountPath": "/etc/authority"}],
+    "helmTest": {
+        "annotations": {"sidecar.istio.io/inject": "false"},
+        "extraVolumes": [{"name": "authority", "configMap": {"name": "authority"}}],
+        "extraVolumeMounts": [{"name": "authority", "mountPath": "/etc/authority"}],
+    },
     "extraContainers": [{"name": "beside", "image": "beside:1"}],
     "initContainers": [{"name": "before", "image": "before:1"}],
     "service": {"annotations": {"prometheus.io/scrape": "true"}},
@@ -188,6 +193,19 @@ def test_the_pod_is_restricted_non_root_and_cannot_write_its_root(helm: Helm) ->
             assert not context["allowPrivilegeEscalation"]
             assert context["capabilities"] == {"drop": ["ALL"]}
             assert container["resources"]["limits"]["memory"]
+
+
+def test_the_pod_of_helm_test_is_of_the_operators_image_and_takes_what_its_cluster_needs(helm: Helm) -> None:
+    documents = helm.documents(*MONITORING, *KUEUE, values=EVERYTHING)
+    pod = only(documents, "Pod")
+    (container,) = pod["spec"]["containers"]
+    operator = only(documents, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == operator["image"]
+    assert pod["metadata"]["annotations"]["sidecar.istio.io/inject"] == "false"
+    assert (pod["spec"]["volumes"], container["volumeMounts"]) == (
+        EVERYTHING["extraVolumes"],
+        EVERYTHING["extraVolumeMounts"],
+    )
 
 
 def test_the_operator_may_speak_to_names_the_api_server_and_the_collector_alone(helm: Helm) -> None:

@@ -89,6 +89,7 @@ class ControlPlane:
             "--advertise-address=127.0.0.1",
             f"--secure-port={self._port}",
             "--endpoint-reconciler-type=none",
+            "--kubelet-preferred-address-types=InternalIP",
             "--service-cluster-ip-range=10.0.0.0/24",
             "--authorization-mode=RBAC",
             f"--token-auth-file={self.folder / 'tokens.csv'}",

@@ -22,9 +22,12 @@ def folders() -> dict[str, Path]:
     return {name: path for name, path in found.items() if name != "interpreter" or not path.is_relative_to("/usr")}
 
 
-def host_volumes() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Volumes and mounts for a pod of the platform's own, as the chart's values take them."""
-    volumes = [{"name": name, "hostPath": {"path": str(path.resolve())}} for name, path in folders().items()]
+def claimed_volumes() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Volumes and mounts for a pod of the platform's own, as the chart's values take them, by its namespace's `claims`.
+
+    Claims and not host paths: `restricted` Pod Security refuses the latter in a pod.
+    """
+    volumes = [{"name": name, "persistentVolumeClaim": {"claimName": name, "readOnly": True}} for name in folders()]
     mounts = [{"name": name, "mountPath": str(path), "readOnly": True} for name, path in folders().items()]
     return volumes, mounts
 

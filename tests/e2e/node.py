@@ -1,24 +1,24 @@
 """One real node on this machine: containerd and the kubelet, with pods on a bridge that reaches the API server.
 
-Owns both programs' configuration, the pods' network and the forwarding of the service address, for which kube-proxy
-stands on other clusters. Needs root on Linux, and the Debian packages containerd, runc and containernetworking-plugins.
+Owns both programs' configuration and the pods' network; how pods find services is `services`. Needs root on Linux, and
+the Debian packages containerd, runc and containernetworking-plugins.
 """
 
-import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
-import threading
 import time
 from pathlib import Path
 
 from control_plane import ControlPlane, program
 from control_plane.programs import Running
+from services import DNS_ADDRESS, DOMAIN, Services, ip
 
 SERVICE_ADDRESS = "10.0.0.1"
 """The first address of the plane's service range: where a pod finds the API server."""
+NODE_ADDRESS = "10.89.0.1"
+"""Where the API server asks the kubelet for logs; a kubelet gives no loopback address as its own."""
 BRIDGE, SUBNET = "sweep0", "10.88.0.0/16"
 CNI_PLUGINS = Path("/usr/lib/cni")
 NEEDED = ("containerd", "runc", "ctr", "ip")
@@ -63,7 +63,7 @@ class Node:
         self.name = "this-machine"
         self._pause = pause_image
         self._parts: list[Running] = []
-        self._forwarder: Forwarder | None = None
+        self._services: Services | None = None
 
     @property
     def socket(self) -> Path:
@@ -92,13 +92,17 @@ class Node:
         time.sleep(0.5)
         for part in reversed(self._parts):
             part.stop()
-        if self._forwarder:
-            self._forwarder.close()
-        _ip("link", "delete", BRIDGE, check=False)
-        _ip("address", "delete", f"{SERVICE_ADDRESS}/32", "dev", "lo", check=False)
+        if self._services:
+            self._services.close()
+        ip("link", "delete", BRIDGE, check=False)
         mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
         for mount in sorted((m for m in mounts if m.startswith(str(self.folder))), reverse=True):
             subprocess.run(["umount", "-l", mount], check=False)
+
+    def publish(self, namespace: str, service: str) -> None:
+        """Let pods find a service by its name."""
+        assert self._services, "the node was not started"
+        self._services.publish(self.plane, namespace, service)
 
     def ctr(self, *arguments: str, check: bool = True) -> str:
         """Ask containerd."""
@@ -124,9 +128,9 @@ class Node:
             ],
         }
         (folder / "10-pods.conflist").write_text(json.dumps(bridge))
-        _ip("address", "replace", f"{SERVICE_ADDRESS}/32", "dev", "lo")
-        port = int(self.plane.url.rpartition(":")[2])
-        self._forwarder = Forwarder((SERVICE_ADDRESS, 443), ("127.0.0.1", port))
+        self._services = Services()
+        self._services.take(NODE_ADDRESS)
+        self._services.carry(SERVICE_ADDRESS, 443, ("127.0.0.1", int(self.plane.url.rpartition(":")[2])))
 
     def _kubelet(self) -> None:
         configuration = {
@@ -141,7 +145,8 @@ class Node:
             "evictionHard": {"memory.available": "100Mi"},
             "containerRuntimeEndpoint": f"unix://{self.socket}",
             "readOnlyPort": 0,
-            "clusterDomain": "cluster.local",
+            "clusterDomain": DOMAIN,
+            "clusterDNS": [DNS_ADDRESS],
             "resolvConf": "",
             "podLogsDir": str(self.folder / "pod-logs"),
             "volumePluginDir": str(self.folder / "volume-plugins"),
@@ -157,7 +162,7 @@ class Node:
             f"--kubeconfig={self.plane.kubeconfig()}",
             f"--root-dir={self.folder / 'kubelet'}",
             f"--hostname-override={self.name}",
-            "--node-ip=127.0.0.1",
+            f"--node-ip={NODE_ADDRESS}",
         )
         self._until(self._ready, "kubelet")
 
@@ -176,36 +181,3 @@ class Node:
             if not self._parts[-1].alive or time.monotonic() > deadline:
                 raise AssertionError(f"{name} is not ready:\n{self._parts[-1].tail(3000)}")
             time.sleep(0.2)
-
-
-class Forwarder:
-    """Connections to one address carried to another, a thread for each direction."""
-
-    def __init__(self, listen: tuple[str, int], target: tuple[str, int]) -> None:
-        self._target = target
-        self._server = socket.create_server(listen, reuse_port=False)
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        """Take no new connection."""
-        self._server.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._server.accept()
-                far = socket.create_connection(self._target)
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=_carry, args=(source, sink), daemon=True).start()
-
-
-def _carry(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while chunk := source.recv(65536):
-            sink.sendall(chunk)
-    with contextlib.suppress(OSError):
-        sink.shutdown(socket.SHUT_WR)
-
-
-def _ip(*arguments: str, check: bool = True) -> None:
-    subprocess.run(["ip", *arguments], check=check, capture_output=True, timeout=20)

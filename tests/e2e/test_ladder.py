@@ -1,6 +1,7 @@
 """The whole of it in real containers: helm install, a sweep applied, the operator in its pod, trainers in theirs."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -22,12 +23,13 @@ import lent  # noqa: E402 - as above
 import node  # noqa: E402 - as above
 
 PAUSE, OURS = "docker.io/library/pause:e2e", "docker.io/scalingsweep/e2e:1"
+OPS, RELEASE = "scalingsweep-system", "scalingsweep"
 EXAMPLE = lent.REPOSITORY / "examples" / "laptop.yaml"
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A control plane with this machine as its node, and the images that pods name."""
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[node.Node]:
+    """This machine as the node of a control plane, with the images that pods name."""
     if objection := node.missing():
         pytest.skip(objection)
     folder = tmp_path_factory.mktemp("e2e")
@@ -45,17 +47,22 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     (folder / "node").mkdir()
     machine = node.Node(plane, folder / "node", PAUSE)
     try:
-        machine.start(images)
-        yield plane
+        yield machine.start(images)
     finally:
         machine.stop()
         plane.stop()
 
 
 @pytest.fixture(scope="module")
-def operator(cluster: ControlPlane) -> str:
-    """The chart, installed; returns the namespace that sweeps are applied in."""
-    volumes, mounts = lent.host_volumes()
+def cluster(machine: node.Node) -> ControlPlane:
+    """Its control plane."""
+    return machine.plane
+
+
+@pytest.fixture(scope="module")
+def operator(machine: node.Node, cluster: ControlPlane) -> str:
+    """The chart, installed under `restricted` Pod Security; returns the namespace that sweeps are applied in."""
+    volumes, mounts = lent.claimed_volumes()
     repository, _, tag = OURS.rpartition(":")
     values = {
         "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
@@ -63,17 +70,36 @@ def operator(cluster: ControlPlane) -> str:
         "replicas": 1,
         "extraVolumes": volumes,
         "extraVolumeMounts": mounts,
+        "helmTest": {"extraVolumes": volumes, "extraVolumeMounts": mounts},
     }
-    chart = lent.REPOSITORY / "charts" / "scalingsweep"
-    cluster.kubectl("create", "namespace", "scalingsweep-system")
-    helm = [str(program("helm")), "upgrade", "--install", "scalingsweep", str(chart), "-n", "scalingsweep-system"]
-    helm += ["--kubeconfig", str(cluster.kubeconfig()), "--values", "-", "--wait", "--timeout", "3m"]
-    done = subprocess.run(helm, input=json.dumps(values), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr + _pods(cluster, "scalingsweep-system")
-    cluster.kubectl("create", "namespace", "research")
-    cluster.kubectl("label", "namespace", "research", "pod-security.kubernetes.io/enforce=restricted")
-    cluster.apply({"apiVersion": "v1", "kind": "List", "items": lent.claims("research")})
+    for namespace in (OPS, "research"):
+        cluster.kubectl("create", "namespace", namespace)
+        cluster.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+        cluster.apply({"apiVersion": "v1", "kind": "List", "items": lent.claims(namespace)})
+    chart = str(lent.REPOSITORY / "charts" / "scalingsweep")
+    done = _helm(cluster, "install", RELEASE, chart, "--values", "-", "--wait", "--timeout", "3m", values=values)
+    assert done.returncode == 0, done.stderr + _pods(cluster, OPS)
+    machine.publish(OPS, RELEASE)
     return "research"
+
+
+def test_helm_test_finds_the_operator_serving(cluster: ControlPlane, operator: str) -> None:
+    done = _helm(cluster, "test", RELEASE, "--logs", "--timeout", "3m")
+    assert done.returncode == 0, done.stdout + done.stderr + _pods(cluster, OPS)
+    assert re.search(r"Phase: +Succeeded", done.stdout)
+    health, metrics = (rf"http://{RELEASE}\.{OPS}\.svc:\d+/{page} 200 [1-9]\d*" for page in ("readyz", "metrics"))
+    assert re.search(rf"{health}\n{metrics}\n", done.stdout)
+    (hook,) = YAML(typ="safe").load_all(_helm(cluster, "get", "hooks", RELEASE).stdout)
+    assert [container["image"] for container in hook["spec"]["containers"]] == [OURS]  # and no other image than that
+    assert cluster.kubectl("get", "pod", hook["metadata"]["name"], "-n", OPS, check=False).returncode  # it is tidied up
+
+
+def _helm(
+    cluster: ControlPlane, *arguments: str, values: dict[str, Any] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The real helm in the operator's namespace."""
+    command = [str(program("helm")), *arguments, "-n", OPS, "--kubeconfig", str(cluster.kubeconfig())]
+    return subprocess.run(command, input=json.dumps(values or {}), capture_output=True, text=True, timeout=300)
 
 
 def test_the_laptop_ladder_in_pods_gets_the_verdicts_of_the_laptop(
