@@ -304,10 +304,13 @@ def _ending_events(run: ScalingRun, closed: RunStatus) -> tuple[Event, ...]:
 
 
 def _with_attempts(status: RunStatus, attempts: tuple[Attempt, ...]) -> RunStatus:
-    """The status with its newest attempts, what older ones used kept as a sum."""
+    """The status with its newest attempts; of older ones is kept what they used and how many ended in which way."""
     dropped, kept = attempts[:-KEPT_ATTEMPTS], attempts[-KEPT_ATTEMPTS:]
-    earlier = status.earlier_gpu_seconds + sum(a.gpu_seconds for a in dropped)
-    return status.changed(attempts=kept, earlier_gpu_seconds=earlier)
+    seconds = status.earlier_gpu_seconds + sum(a.gpu_seconds for a in dropped)
+    outcomes = dict(status.earlier_outcomes)
+    for attempt in dropped:
+        outcomes[attempt.outcome] = outcomes.get(attempt.outcome, 0) + 1
+    return status.changed(attempts=kept, earlier_gpu_seconds=seconds, earlier_outcomes=outcomes)
 
 
 def _with_records(run: ScalingRun, workload: Workload) -> RunStatus:

@@ -104,9 +104,9 @@ CASES = {
     ),
     "ScalingSweepPreemptionStorm": Case(
         90,
-        {of("run_preemptions", SWEEP): "0+0.3x120"},
+        {of("run_preemptions_total", SWEEP): "0+0.3x120"},
         WEB,
-        {of("run_preemptions", SWEEP): "0+0.05x120"},
+        {of("run_preemptions_total", SWEEP): "0+0.05x120"},
     ),
     "ScalingSweepOperatorDown": Case(
         10, {"up" + OPERATOR: "0x20"}, {}, {of("build_info", OPERATOR, version="0.1.0"): "1x20"}

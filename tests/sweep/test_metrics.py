@@ -2,12 +2,15 @@
 
 import re
 import urllib.request
+from datetime import timedelta
 
 import pytest
 from local_ladder import Folder, until
 from prometheus_client.parser import text_string_to_metric_families
-from simulated_cluster import SimulatedCluster, climb, settle
+from simulated_cluster import Outcome, SimulatedCluster, World, climb, settle
 
+from sweep_analysis.record import FailureReason
+from sweep_operator.clusters import Ending
 from sweep_operator.metrics import Known, Observed, PortTakenError, SweepPage, serve
 from sweep_operator.metrics.families import FAMILIES, RUN_FAMILIES
 
@@ -88,7 +91,7 @@ def test_every_documented_series_exists(climbed, manifest):
     settle(running)
     names = {key[0].removesuffix("_total") for key in (*series(climbed, of_runs=True), *series(running, of_runs=True))}
     rare = {
-        *("run_failures", "sweep_awaiting_approval"),  # of ladders that do not go as they should
+        "sweep_awaiting_approval",  # of ladders that do not go as they should
         *("rung_mfu_ratio", "run_mfu_ratio"),  # no peak is known of a CPU
         *(
             "run_training_loss_nats",
@@ -124,6 +127,26 @@ def test_a_sweep_that_waits_for_a_person_says_where_and_why(manifest):
     waiting = [key for key in series(cluster) if key[0] == "sweep_awaiting_approval"]
     rung = next(r for r in cluster.stored.status.rungs if r.state == "Held")
     assert waiting == [("sweep_awaiting_approval", *sorted((rung.name, rung.verdict.reason)))]
+
+
+def test_preemptions_and_failures_are_counted_from_zero_and_never_fall(manifest):
+    def outcome(run, attempt):
+        if attempt <= 25:
+            return Outcome(Ending.PREEMPTED, share=0.05)
+        return Outcome() if attempt > 27 else Outcome(Ending.FAILED, FailureReason.CRASHED, "boom", share=0.01)
+
+    cluster = SimulatedCluster(manifest(limits={"parallelism": 1}), World(outcome=outcome))
+    before: dict[tuple[str, ...], float] = {}
+    firsts: dict[tuple[str, ...], float] = {}
+    while not any(child.status.finished for child in cluster.children.values()):
+        cluster.now += timedelta(seconds=settle(cluster))
+        now = {key: sample.value for key, sample in series(cluster).items() if sample.name.endswith("_total")}
+        assert {key: value for key, value in now.items() if value < before.get(key, 0)} == {}
+        firsts, before = now | firsts, now
+    assert firsts["run_failures_total", "Crashed"] == firsts["run_preemptions_total",] == 0
+    assert before["run_preemptions_total",] == 25  # more than a status lists
+    assert before["run_failures_total", "Crashed"] == 2
+    assert before["run_failures_total", "OutOfMemory"] == 0
 
 
 def test_the_number_of_series_is_bounded_as_the_docs_say(climbed, manifest):

@@ -101,5 +101,6 @@ def test_gpu_seconds_cover_every_attempt(manifest):
     whole = sum(6.0 * child.spec.run.parameters * t for t in child.spec.run.tokens) / 1e10
     assert child.status.attempt == 31
     assert len(child.status.attempts) == 20
+    assert child.status.outcomes == {"Preempted": 30, "Succeeded": 1}
     assert child.status.gpu_seconds == pytest.approx(whole * (1 + 30 * 0.1), rel=0.05)
     assert cluster.now > START

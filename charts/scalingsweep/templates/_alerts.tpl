@@ -75,7 +75,7 @@ what a scrape adds (instance, pod), so that an alert outlives a change of leader
     description: >-
       {{`Now {{ $value | humanize }} nats per token; an interval of the last`}} {{ $t.forecastWindow }} {{`excludes that.`}}
 - alert: ScalingSweepPreemptionStorm
-  expr: max by (namespace, sweep) (delta(scalingsweep_run_preemptions[1h])) >= {{ $t.preemptions }}
+  expr: max by (namespace, sweep) (increase(scalingsweep_run_preemptions_total[1h])) >= {{ $t.preemptions }}
   labels: {severity: warning}
   annotations:
     summary: >-

@@ -130,14 +130,14 @@ OVERVIEW = Dashboard(
                     unit="s",
                 ),
                 lines(
-                    "Preempted attempts",
+                    "Preempted attempts of the last hour",
                     "Who is pushed aside?",
-                    Query(f"max by ({EACH}) ({of('run_preemptions')})", "{{namespace}}/{{sweep}}"),
+                    Query(f"max by ({EACH}) (increase({of('run_preemptions_total')}[1h]))", "{{namespace}}/{{sweep}}"),
                 ),
                 lines(
-                    "Failures by reason",
+                    "Failures of the last hour by reason",
                     "What goes wrong?",
-                    Query(f"sum by (reason) ({of('run_failures')})", "{{reason}}"),
+                    Query(f"sum by (reason) (increase({of('run_failures_total')}[1h])) > 0", "{{reason}}"),
                     stacked=True,
                 ),
             ),

@@ -1,5 +1,6 @@
 """ScalingRun: one training run, created by the operator, with one record for each token count."""
 
+from collections import Counter
 from enum import StrEnum
 from typing import Literal
 
@@ -86,9 +87,11 @@ class RunStatus(Document):
     workload: WorkloadReference | None = None
     """Of the newest attempt, once it was seen: it is never made a second time."""
     attempts: tuple[Attempt, ...] = Field(default=(), max_length=32)
-    """The newest twenty; what older ones used is in `earlierGpuSeconds`."""
+    """The newest twenty; of older ones there is `earlierGpuSeconds` and `earlierOutcomes`."""
     earlier_gpu_seconds: float = 0.0
     """Of attempts that are no longer listed."""
+    earlier_outcomes: dict[str, int] = Field(default_factory=dict, max_length=32)
+    """Of attempts that are no longer listed: how many ended so."""
     accepted: tuple[Record, ...] = Field(default=(), max_length=16)
     """Keyed by tokens: each valid record copied once; no later attempt undoes it."""
     failures: tuple[Failure, ...] = Field(default=(), max_length=16)
@@ -114,6 +117,11 @@ class RunStatus(Document):
     def gpu_seconds(self) -> float:
         """Over all attempts."""
         return self.earlier_gpu_seconds + sum(a.gpu_seconds for a in self.attempts)
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """How many of all attempts ended in each way; no number ever falls."""
+        return Counter(self.earlier_outcomes) + Counter(a.outcome for a in self.attempts if a.ended_at)
 
 
 class ScalingRun(Document):

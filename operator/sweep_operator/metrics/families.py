@@ -88,12 +88,8 @@ SWEEP_FAMILIES = (
     _gauge("budget_gpu_seconds", SWEEP, "The sweep's budget of device seconds."),
     _gauge("budget_left_flops", SWEEP, "FLOPs left of the budget."),
     _gauge("budget_left_gpu_seconds", SWEEP, "Device seconds left of the budget."),
-    _gauge(
-        "run_failures", (*SWEEP, "reason"), "Failures of runs that counted, by reason (the newest ten of each run)."
-    ),
-    _gauge(
-        "run_preemptions", SWEEP, "Attempts that a preemption or a lost node ended (of the newest twenty of each run)."
-    ),
+    Family("run_failures", "counter", (*SWEEP, "reason"), "Attempts that failed, by reason."),
+    Family("run_preemptions", "counter", SWEEP, "Attempts that a preemption or a lost node ended."),
     Family("run_attempts", "counter", SWEEP, "Attempts that were made at runs."),
     Family("run_restarts", "counter", SWEEP, "Attempts after a run's first."),
     _gauge(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from sweep_analysis.record import FailureReason
 from sweep_operator.api import TARGET, RungState, RungStatus, RunState, ScalingRun, ScalingSweep
 from sweep_operator.budget import cost_of
 from sweep_operator.live.picture import Expected, Picture, RungRow, picture_of, slots_of
@@ -52,7 +53,7 @@ def series_of(observed: Observed, *, of_runs: bool = False, slots: Slots = slots
     _law(series, sweep, names)
     _target(series, sweep, picture, names)
     _cost(series, sweep, runs, names)
-    _attempts(series, runs, names)
+    _attempts(series, runs, sweep.status.is_true("Finished"), names)
     if of_runs:
         for run in runs:
             if not run.status.finished:
@@ -179,11 +180,12 @@ def _cost(series: _Samples, sweep: ScalingSweep, runs: Sequence[ScalingRun], nam
         series.bounded("remaining_gpu_seconds", "gpu_seconds", Expected(value, low, high), *names)
 
 
-def _attempts(series: _Samples, runs: Sequence[ScalingRun], names: Names) -> None:
-    for reason, count in sorted(Counter(f.reason for run in runs for f in run.status.failures).items()):
-        series.add("run_failures", float(count), *names, reason)
-    endings = Counter(attempt.outcome for run in runs for attempt in run.status.attempts)
-    series.add("run_preemptions", float(endings["Preempted"]), *names)
+def _attempts(series: _Samples, runs: Sequence[ScalingRun], finished: bool, names: Names) -> None:
+    outcomes: Counter[str] = sum((run.status.outcomes for run in runs), Counter())
+    for reason in FailureReason:  # from zero on, while there may be more: else the first of a reason is no increase
+        if outcomes[reason] or not finished:
+            series.add("run_failures", float(outcomes[reason]), *names, reason)
+    series.add("run_preemptions", float(outcomes["Preempted"]), *names)
     series.add("run_attempts", float(sum(run.status.attempt for run in runs)), *names)
     series.add("run_restarts", float(sum(max(0, run.status.attempt - 1) for run in runs)), *names)
     series.add("queue_wait_seconds", _mean(map(_waited, runs)), *names)
