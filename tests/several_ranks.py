@@ -1,11 +1,12 @@
 """Engines on several processes: what each rank of a test does, and ways to start them all."""
 
 import contextlib
+import itertools
 import json
 import multiprocessing
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -32,13 +33,17 @@ class Case:
     recompute: bool = False
     recipe: str = "{}"
     """Fields of the recipe besides, as JSON; their text is part of the name."""
+    runs_out: tuple[int, ...] = ()
+    """Forward passes of training, counted from 1, in which memory runs out, simulated: alternately on the way forward,
+    as a device says it, and on the way back, as the machine's allocator does."""
 
     @property
     def name(self) -> str:
         zero = f"-zero{self.stage}" if self.engine == "DeepSpeed" else ""
         pieces = f"-micro{self.micro_batch}" if self.micro_batch else ""
         rest = f"{'-recompute' if self.recompute else ''}{self.recipe}"
-        return f"{self.engine}{zero}-{self.world}-{self.precision}{pieces}{rest}"
+        out = f"-out{self.runs_out}" if self.runs_out else ""
+        return f"{self.engine}{zero}-{self.world}-{self.precision}{pieces}{rest}{out}"
 
     @property
     def training(self) -> Training:
@@ -67,6 +72,41 @@ def batch(step: int) -> npt.NDArray[np.int64]:
     return tokens
 
 
+def asked(step: int) -> npt.NDArray[np.int64]:
+    """A batch for fine-tuning: of each sequence a prompt of another length, up to all but its last two tokens."""
+    tokens = batch(step)
+    prompt = np.arange(LENGTH + 1) < np.random.default_rng(1000 + step).integers(0, LENGTH - 1, (SEQUENCES, 1))
+    return np.where(prompt, ~tokens, tokens)
+
+
+@contextlib.contextmanager
+def memory_that_runs_out(passes: Sequence[int]) -> Iterator[None]:
+    """As `Case.runs_out` says, for the decoder's losses with gradients."""
+    import torch
+
+    from sweep_trainer.model import Decoder
+
+    loss, seen = Decoder.loss, itertools.count(1)
+
+    def backward(gradient: torch.Tensor) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    def starved(self: Decoder, tokens: torch.Tensor) -> torch.Tensor:
+        number = next(seen) if torch.is_grad_enabled() else 0
+        if number in passes and passes.index(number) % 2 == 0:
+            raise torch.OutOfMemoryError("simulated")
+        result = loss(self, tokens)
+        if number in passes:
+            result.register_hook(backward)
+        return result
+
+    Decoder.loss = starved  # type: ignore[method-assign]  # in a process of its own
+    try:
+        yield
+    finally:
+        Decoder.loss = loss  # type: ignore[method-assign]  # as above
+
+
 def free_port() -> int:
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
@@ -90,16 +130,19 @@ def carry_out(jobs: Sequence[tuple[Case, int, str | None, str | None]], rank: in
         run = Run(parameters=hyper.shape.parameters, tokens=(hyper.batch_tokens * hyper.steps[0],), seed=0)
         places = {"config_digest": "", "storage": "", "report": "", "cache": ""}
         order = RunOrder(uid="1", name="1", attempt=1, run=run, training=case.training, **places)
-        engine = engine_for(order, hyper, ranks)
-        first = 0
-        if begin is not None:
-            whole = dict(np.load(f"{folder}/{begin}.npz"))
-            first = int(whole.pop("first"))
-            engine.load({name: whole[name] for name in kept_by(whole, ranks)})
-        for step in range(first, first + steps):
-            engine.step(batch(step)[ranks.share(SEQUENCES)], hyper.learning_rate)
+        batch_of = asked if case.training.objective else batch
+        with memory_that_runs_out(case.runs_out):
+            engine = engine_for(order, hyper, ranks)
+            first = 0
+            if begin is not None:
+                whole = dict(np.load(f"{folder}/{begin}.npz"))
+                first = int(whole.pop("first"))
+                engine.load({name: whole[name] for name in kept_by(whole, ranks)})
+            for step in range(first, first + steps):
+                engine.step(batch_of(step)[ranks.share(SEQUENCES)], hyper.learning_rate)
         results[case.name] = [list(pair) for pair in engine.measured()]
-        results[case.name + " evaluated"] = engine.evaluate(batch(1000)[:4])
+        results[case.name + " at a time"] = engine.sequences
+        results[case.name + " evaluated"] = engine.evaluate(batch_of(1000)[:4])
         if leave is not None:
             np.savez(f"{folder}/{leave}.part{rank}.npz", **engine.state())
     if rank == 0:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sweep_analysis.measure import DomainLoss, TaskResult
 from sweep_analysis.recipe import Hyperparameters, Training, document_end_of
+from sweep_trainer.counted import count_of
 from sweep_trainer.data import Prepared
 from sweep_trainer.data.tasks import Questions, questions_of
 from sweep_trainer.engines.protocol import Batch, Engine
@@ -46,6 +47,7 @@ class Evaluator:
 
     def losses(self, look: Callable[[], None]) -> Losses:
         """Over all validation tokens; `look` is called between batches and may raise. All ranks call."""
+        count = count_of(self.hyper)
         nats = {domain.name: 0.0 for domain in self.data.domains}
         at_once = max(1, _TOKENS // self.hyper.sequence_length)
         whole = self.ranks.world
@@ -58,11 +60,12 @@ class Evaluator:
                 look()
                 shared = len(batch) % whole == 0  # an odd rest is every rank's, and their mean is the same
                 mine = batch[self.ranks.share(len(batch))] if shared else batch
-                nats[domain.name] += self.engine.evaluate(mine) * len(batch)
-        means = self.ranks.mean(list(nats.values()))
-        sizes = [domain.stop - domain.first for domain in self.data.domains]
-        by_domain = {name: mean / size for name, mean, size in zip(nats, means, sizes, strict=True)}
-        return Losses(sum(means) / len(self.data.validation), by_domain)
+                times = self.ranks.world if shared else 1
+                nats[domain.name] += self.engine.evaluate(mine) * (count(mine) * times)
+        sums = self.ranks.mean(list(nats.values()))
+        sizes = [count(self.data.validation[domain.first : domain.stop]) for domain in self.data.domains]
+        by_domain = {name: nats / size for name, nats, size in zip(nats, sums, sizes, strict=True)}
+        return Losses(sum(sums) / sum(sizes), by_domain)
 
     def domains(self, losses: Losses, tokens: int) -> tuple[DomainLoss, ...]:
         """Loss and reading of each source, where there are several."""

@@ -21,6 +21,17 @@ class RunError(Exception):
         self.message = message
 
 
+class BeginAgain(Exception):  # noqa: N818  # what is to be done, by whoever starts the processes
+    """Memory ran out on one rank while others wait for it in a collective: all must be started again with fewer."""
+
+    def __init__(self, fewer: int, before: int) -> None:
+        super().__init__(
+            f"the device's memory ran out at {before} sequences at a time;"
+            f" started again, the run takes {fewer} and goes on from the last checkpoint"
+        )
+        self.fewer = fewer
+
+
 def explain(error: BaseException) -> tuple[FailureReason, str]:
     """Reason and sentence for any exception that ended a run."""
     if isinstance(error, RunError):
@@ -34,16 +45,21 @@ def explain(error: BaseException) -> tuple[FailureReason, str]:
         if error.errno in _FULL:
             return FailureReason.STORAGE_FULL, f"no space left for {where}; free some, then the run continues"
         return FailureReason.STORAGE_UNWRITABLE, f"{where} cannot be written ({error.strerror}); check its permissions"
-    if _out_of_memory(error):
+    if out_of_memory(error):
         return (
             FailureReason.OUT_OF_MEMORY,
             "the machine's memory is used up; lower training.batchTokens or run fewer at once",
         )
+    if isinstance(error, BeginAgain):
+        return FailureReason.CRASHED, str(error)
     return FailureReason.CRASHED, f"{type(error).__name__}: {error}; the traceback is in the run's log"
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    """torch says so in a RuntimeError of its allocator; its own type is matched by name, to import no torch here."""
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, the device's or the machine's.
+
+    torch says so in a RuntimeError of its allocator; its own type is matched by name, to import no torch here.
+    """
     text = str(error)
     return (
         isinstance(error, MemoryError)

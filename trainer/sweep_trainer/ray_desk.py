@@ -11,7 +11,6 @@ class Desk:
     def __init__(self) -> None:
         self._stop = False
         self._end: tuple[str, str] | None = None
-        self._micro_batch: int | None = None
 
     def stop(self) -> None:
         """The driver: checkpoint and leave."""
@@ -26,10 +25,3 @@ class Desk:
 
     def end(self) -> tuple[str, str] | None:
         return self._end
-
-    def take_less(self, micro_batch: int) -> None:
-        """A worker whose memory ran out where no other rank could be told: begin with so many sequences."""
-        self._micro_batch = micro_batch
-
-    def micro_batch(self) -> int | None:
-        return self._micro_batch

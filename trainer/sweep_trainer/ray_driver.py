@@ -1,8 +1,8 @@
 """Ray around the trainer: a driver that starts the workers, and what each worker does.
 
 Owns the fit (Ray Train's TorchTrainer), and what driver and workers tell each other: that the run should stop, how it
-ended, that memory ran out. Ray starts the workers again when one is lost; they go on from our own checkpoint. Trains
-nothing: `train` does, and knows no Ray.
+ended. Ray starts the workers again when one is lost; they go on from our own checkpoint. Trains nothing: `train` does,
+and knows no Ray.
 """
 
 import json
@@ -21,8 +21,6 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from sweep_analysis.record import FailureReason
 from sweep_analysis.rung import RunOrder
-from sweep_trainer.engines.deepspeed_config import pieces_of
-from sweep_trainer.engines.micro_batch import ran_out
 from sweep_trainer.engines.ranks import PATIENCE_SECONDS, Ranks
 from sweep_trainer.failure import RunError, explain
 from sweep_trainer.interruption import Interrupted, Interruption
@@ -153,9 +151,6 @@ def work(config: dict[str, Any]) -> None:
     order = RunOrder.model_validate_json(config["order"])
     if ray.get(desk.end.remote()) is not None:
         return
-    less = ray.get(desk.micro_batch.remote())
-    if less is not None:
-        order = order.changed(training=order.training.changed(micro_batch=less))
     report = open_report(order) if ranks.first else None
     interruption = AskedByDriver(desk)
     end = ("", "")
@@ -165,10 +160,6 @@ def work(config: dict[str, Any]) -> None:
         end = (_INTERRUPTED, "")
     except Exception as error:
         reason, message = explain(error)
-        if ran_out(error) and (half := _half(order, ranks)):
-            log.warning("memory ran out; all workers begin again with %d sequences at a time", half)
-            ray.get(desk.take_less.remote(half))
-            raise
         if reason is FailureReason.CRASHED:
             raise
         end = (reason, message)
@@ -176,12 +167,3 @@ def work(config: dict[str, Any]) -> None:
         report.close(LEAVING_SECONDS if interruption.requested else FINAL_SECONDS)
     if ranks.first or end[0]:
         ray.get(desk.ended.remote(*end))
-
-
-def _half(order: RunOrder, ranks: Ranks) -> int | None:
-    """Half the sequences that were computed at a time; None at one."""
-    from sweep_analysis.recipe import resolve
-
-    hyper = resolve(order.training, order.run.parameters, order.run.tokens, order.run.learning_rate_factor)
-    now, _ = pieces_of(order.training, hyper, ranks.world)
-    return now // 2 or None

@@ -63,6 +63,7 @@ class Task:
             parameters=int(variable("PARAMETERS")),
             tokens=tuple(int(tokens) for tokens in variable("TOKENS").split(",")),
             seed=int(variable("SEED")),
+            context_length=int(variable("SEQUENCE_LENGTH", "0")) or None,
         )
         return cls(variable("RUN"), due, Path(variable("REPORT")), float(variable("GPUS", "1")))
 

@@ -16,7 +16,8 @@ from sweep_trainer.data import open_prepared
 from sweep_trainer.engines.choose import engine_for
 from sweep_trainer.engines.ranks import ALONE, PATIENCE_SECONDS, Ranks
 from sweep_trainer.evaluate import Evaluator
-from sweep_trainer.failure import RunError
+from sweep_trainer.failure import BeginAgain, RunError
+from sweep_trainer.fewer import heeded, note
 from sweep_trainer.interruption import Interruption
 from sweep_trainer.loop import Loop
 from sweep_trainer.outcome import configuration, put_configuration, told
@@ -69,7 +70,8 @@ def run(
         outlets = Outlets(order.training.report_to if ranks.first else None, order)
         stack.callback(outlets.close)
         data = open_prepared(order.training, Path(order.cache))
-        engine = engine_for(order, hyper, ranks)
+        fitting = heeded(storage, order.training, ranks)
+        engine = engine_for(order.changed(training=fitting), hyper, ranks)
         if engine.parameters != order.run.parameters:
             raise RunError(
                 FailureReason.BAD_CONFIGURATION,
@@ -82,7 +84,7 @@ def run(
             put_configuration(storage, configuration(order, hyper, data, engine, ranks.world))
         stall = order.training.stall_seconds or (PATIENCE_SECONDS if ranks.world > 1 else None)
         alarm = stack.enter_context(StallAlarm(stall))
-        Loop(
+        loop = Loop(
             order,
             hyper,
             plan,
@@ -99,7 +101,12 @@ def run(
             recorded,
             outlets,
             alarm,
-        ).run()
+        )
+        try:
+            loop.run()
+        except BeginAgain as again:
+            note(storage, again.fewer, order.training, ranks)
+            raise
 
 
 def _recorded(order: RunOrder, report: Report | None, ranks: Ranks) -> set[int]:

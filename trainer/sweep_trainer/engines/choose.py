@@ -8,6 +8,7 @@ import torch
 from sweep_analysis.recipe import Hyperparameters
 from sweep_analysis.record import FailureReason
 from sweep_analysis.rung import RunOrder
+from sweep_trainer.engines.deepspeed_config import pieces_of
 from sweep_trainer.engines.plain import PlainTorch
 from sweep_trainer.engines.protocol import Engine
 from sweep_trainer.engines.ranks import Ranks
@@ -18,13 +19,8 @@ def engine_for(order: RunOrder, hyper: Hyperparameters, ranks: Ranks) -> Engine:
     """Build the model and the engine around it. Raises RunError when the recipe cannot be carried out like that."""
     training = order.training
     try:
-        sequences = hyper.batch_tokens // hyper.sequence_length
-        ranks.share(sequences)
-        if hyper.shape.scalar_head and sequences // ranks.world % 2:
-            raise ValueError(
-                f"{sequences // 2} pairs of answers do not divide among {ranks.world} processes; set batchTokens to a"
-                f" multiple of {2 * ranks.world * hyper.sequence_length:,}"
-            )
+        ranks.share(hyper.batch_tokens // hyper.sequence_length)
+        pieces_of(training, hyper, ranks.world)
         if training.engine == "DeepSpeed":
             from sweep_trainer.engines.zero import Zero
 

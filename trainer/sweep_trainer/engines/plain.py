@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from sweep_analysis.execution import Execution
 from sweep_analysis.recipe import Hyperparameters
 from sweep_trainer.build import DTYPES, LanguageModel, attention_of, build
+from sweep_trainer.counted import against_others, count_of
 from sweep_trainer.engines import state as shares
 from sweep_trainer.engines.micro_batch import MicroBatch, ran_out
 from sweep_trainer.engines.protocol import Batch, State
@@ -48,7 +49,8 @@ class PlainTorch:
         self.model = build(hyper, seed, self._device, attention)
         self.parameters = sum(p.numel() for p in self.model.parameters())
         self._optimizer = FlatAdamW(self.model, hyper.optimizer, hyper.width_ratio)
-        self._micro = MicroBatch(execution.micro_batch, 2 if hyper.shape.scalar_head else 1)
+        self._count = count_of(hyper)
+        self._micro = MicroBatch(execution.micro_batch, 2 if hyper.shape.scalar_head else 1, self._count)
         self._autocast = partial(
             torch.autocast, self._device.type, DTYPES[hyper.precision], enabled=hyper.precision != "fp32"
         )
@@ -73,6 +75,10 @@ class PlainTorch:
             return "a step is cut into pieces, recomputed or compiled"
         return objection(hyper)
 
+    @property
+    def sequences(self) -> int | None:
+        return self._micro.sequences
+
     def step(self, batch: Batch, learning_rate: float) -> None:
         loss = self._gradients(batch)
         gradients = [gradient_of(buffer) for buffer in self._optimizer.buffers.values()]
@@ -85,10 +91,11 @@ class PlainTorch:
 
     def _gradients(self, batch: Batch) -> Tensor:
         """Loss of this rank's share, its gradient in the flat buffers; in smaller pieces if memory runs out on any."""
+        share = against_others(batch, self._count, self._ranks)
         while True:
             loss, failure = torch.zeros((), device=self._device), None
             try:
-                loss = self._in_pieces(batch)
+                loss = self._in_pieces(batch, share)
             except Exception as error:
                 if not ran_out(error):
                     raise
@@ -100,7 +107,7 @@ class PlainTorch:
             if not self._micro.halve(len(batch)):
                 raise failure or torch.OutOfMemoryError("another rank's memory ran out at one sequence at a time")
 
-    def _in_pieces(self, batch: Batch) -> Tensor:
+    def _in_pieces(self, batch: Batch, share: float) -> Tensor:
         if self._fused and self._micro.sequences is None:
             return self._fused.loss_and_gradients(self._tensor(batch))
         self._optimizer.zero_gradients()
@@ -108,8 +115,8 @@ class PlainTorch:
         for piece, weight in self._micro.pieces(batch):
             with self._autocast():
                 loss = self._loss(self._tensor(piece))
-            if weight != 1.0:
-                loss = loss * weight
+            if weight * share != 1.0:
+                loss = loss * (weight * share)
             (loss * self._scale.factor if self._scale else loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None, "a batch has at least one sequence"

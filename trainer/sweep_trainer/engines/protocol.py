@@ -24,6 +24,11 @@ class Engine(Protocol):
     attention: str
     """The attention kernel and its version; for the record."""
 
+    @property
+    def sequences(self) -> int | None:
+        """How many are computed at a time; None while that is this rank's whole share."""
+        ...
+
     def step(self, batch: Batch, learning_rate: float) -> None:
         """One optimizer step of all ranks. Its loss and gradient norm are read later, in bulk, so that no step waits
         for them."""

@@ -5,6 +5,7 @@ equal pieces, and its partitioned state gathered tensor by tensor into the engin
 files are pickles and are never written nor read.
 """
 
+import gc
 import os
 from typing import Any
 
@@ -15,11 +16,14 @@ from torch import Tensor, nn
 from sweep_analysis.execution import DeepSpeed
 from sweep_analysis.recipe import Hyperparameters, Training
 from sweep_trainer.build import LanguageModel, attention_of, build
+from sweep_trainer.counted import against_others, count_of
 from sweep_trainer.engines import state as shares
-from sweep_trainer.engines.deepspeed_config import deepspeed_config
+from sweep_trainer.engines.deepspeed_config import deepspeed_config, fewer
+from sweep_trainer.engines.micro_batch import MicroBatch, ran_out, say_fewer
 from sweep_trainer.engines.plain import device_of, recompute_blocks
 from sweep_trainer.engines.protocol import Batch, State
 from sweep_trainer.engines.ranks import Ranks
+from sweep_trainer.failure import BeginAgain
 from sweep_trainer.optim import MOMENTS, STEPS, parameter_groups
 
 _DEEPSPEED_NAMES = dict(zip(MOMENTS, ("exp_avg", "exp_avg_sq"), strict=True))
@@ -31,14 +35,24 @@ class Zero:
     def __init__(self, training: Training, hyper: Hyperparameters, seed: int, threads: int, ranks: Ranks) -> None:
         """Raises ValueError when the batch does not divide, or DeepSpeed refuses the configuration on this device."""
         torch.set_num_threads(threads)
-        deepspeed = _imported()
-        config = deepspeed_config(training, hyper, ranks.world)
-        self._ranks = ranks
+        self._deepspeed = _imported()
+        self._training, self._hyper, self._seed, self._ranks = training, hyper, seed, ranks
         self._stage = (training.deepspeed or DeepSpeed()).zero_stage
-        self._sequences = config["train_micro_batch_size_per_gpu"]
-        attention = attention_of(hyper, device_of(ranks))
-        self.attention = str(attention)
-        self.model = build(hyper, seed, torch.device("cpu"), attention)
+        self._count = count_of(hyper)
+        self._attention = attention_of(hyper, device_of(ranks))
+        self.attention = str(self._attention)
+        os.environ.setdefault("LOCAL_RANK", str(ranks.local))  # DeepSpeed asks for it, whoever made the group
+        self._deepspeed.init_distributed(verbose=False)  # takes up the group that is there
+        self._gathered = self._deepspeed.zero.GatheredParameters
+        self._begin()
+        self._measured: list[tuple[Tensor, float]] = []
+
+    def _begin(self) -> None:
+        """Build the model and DeepSpeed around it, for as many sequences at a time as the recipe says now."""
+        training, hyper = self._training, self._hyper
+        config = deepspeed_config(training, hyper, self._ranks.world)
+        self.sequences = config["train_micro_batch_size_per_gpu"]
+        self.model = build(hyper, self._seed, torch.device("cpu"), self._attention)
         self.parameters = sum(p.numel() for p in self.model.parameters())
         self._shapes = {name: tuple(p.shape) for name, p in self.model.named_parameters()}
         if training.activation_checkpointing:
@@ -53,28 +67,66 @@ class Zero:
             betas=(hyper.optimizer.beta1, hyper.optimizer.beta2),
             fused=True,
         )
-        os.environ.setdefault("LOCAL_RANK", str(ranks.local))  # DeepSpeed asks for it, whoever made the group
-        deepspeed.init_distributed(verbose=False)  # takes up the group that is there
-        self._engine, self._zero, _, _ = deepspeed.initialize(
+        self._engine, self._zero, _, _ = self._deepspeed.initialize(
             model=_Loss(self.model), optimizer=self._adam, config=config
         )
-        self._gathered = deepspeed.zero.GatheredParameters
         self._masters = self._begin_moments()
-        self.path = f"DeepSpeed {deepspeed.__version__}, ZeRO {self._stage}, {self._sequences} sequences at a time"
-        self._measured: list[tuple[Tensor, float]] = []
+        self._updating = False
+        self.path = f"DeepSpeed {self._deepspeed.__version__}, ZeRO {self._stage}, {self.sequences} sequences at a time"
 
     def step(self, batch: Batch, learning_rate: float) -> None:
+        share = against_others(batch, self._count, self._ranks)
+        while True:
+            try:
+                self._measured.append(self._in_pieces(batch, learning_rate, share))
+                return
+            except Exception as error:
+                if not ran_out(error) or self._updating:  # what is half updated cannot be done again from here
+                    raise
+                less = fewer(self._training, self._hyper, self._ranks.world)
+                if less is None:
+                    raise
+                if self._ranks.world > 1:
+                    raise BeginAgain(less, self.sequences) from error
+            self._begin_again(less, len(batch))
+
+    def _in_pieces(self, batch: Batch, learning_rate: float, share: float) -> tuple[Tensor, float]:
+        """One step; its loss over this rank's share, and the gradient norm."""
         for group in self._adam.param_groups:
             group["lr"] = learning_rate * group["rate"]
         total = torch.zeros((), device=self._engine.device)
-        pieces = [batch[at : at + self._sequences] for at in range(0, len(batch), self._sequences)]
-        for place, piece in enumerate(pieces):
+        pieces = list(MicroBatch(self.sequences, count=self._count).pieces(batch))
+        norm = None
+        for place, (piece, weight) in enumerate(pieces):
             loss = self._engine(self._tensor(piece))
+            relative = weight * len(pieces) * share  # DeepSpeed takes the mean over pieces and over ranks
+            if self._count is not len:
+                loss = loss * relative
             self._engine.backward(loss)
             total += loss.detach() / len(pieces)
-            norm = self._norm_before_clipping() if place + 1 == len(pieces) else None
+            self._updating = place + 1 == len(pieces)
+            if self._updating:
+                norm = self._norm_before_clipping()
             self._engine.step()
-        self._measured.append((total, float(self._engine.get_global_grad_norm() if norm is None else norm)))
+        self._updating = False
+        return total, float(self._engine.get_global_grad_norm() if norm is None else norm)
+
+    def _begin_again(self, less: int, sequences: int) -> None:
+        """Give up what was computed of a step, and begin it again with fewer sequences at a time, in one process.
+
+        A backward pass that was broken off leaves DeepSpeed's buckets and hooks in the middle: it is made anew around
+        the state, which a step changes at its end alone.
+        """
+        before, state = self.sequences, self.state()
+        self._engine.destroy()
+        del self._engine, self._zero, self._adam, self._masters, self.model
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._training = self._training.changed(micro_batch=less)
+        self._begin()
+        self.load(state)
+        say_fewer(self.sequences, before, sequences)
 
     def _norm_before_clipping(self) -> Tensor | None:
         """In fp32 at stage 0 DeepSpeed wraps no optimizer and tells no norm; the gradients are averaged by now."""
