@@ -2,9 +2,11 @@
 
 It speaks plain HTTP to the client and TLS to the server, so that it sees whole requests: it can refuse one with any
 status, lose it before or after it took effect, delay it, carry it out twice, let it hang, or cut a watch in the middle.
+Between the events of a watch others can be put in (`WatchStream`).
 """
 
 import http.client
+import json
 import random
 import socket
 import ssl
@@ -95,6 +97,48 @@ def storm(*faults: Fault, share: float, seed: int, of: Callable[[Request], bool]
     return decide
 
 
+class WatchStream:
+    """A watch that is being relayed: whole events, so that others fit between them."""
+
+    def __init__(self, request: Request, send: Callable[[bytes], None]) -> None:
+        parts = request.path.split("/")
+        self.resource = parts[-1]
+        """Plural, as in the path."""
+        self.version = request.query.get("resourceVersion", ["0"])[0]
+        """The newest that the server has named on this watch."""
+        self._send = send
+        self._rest = b""
+        self._sending = threading.Lock()
+        self._open = True
+
+    def relay(self, chunk: bytes, limit: int | None = None) -> int:
+        """Pass on what is whole of it and of what came before, at most `limit` bytes; returns how many."""
+        events, newline, self._rest = (self._rest + chunk).rpartition(b"\n")
+        if not newline:
+            return 0
+        newest = json.loads(events.rpartition(b"\n")[2])
+        with self._sending:
+            self._send((events + newline)[:limit])
+            self.version = newest["object"].get("metadata", {}).get("resourceVersion", self.version)
+        return len(events + newline)
+
+    def put_in(self, events: bytes) -> bool:
+        """Send these as well; False where the watch has ended."""
+        with self._sending:
+            if not self._open or not events:
+                return False
+            try:
+                self._send(events)
+            except OSError:
+                self._open = False
+            return self._open
+
+    def close(self) -> None:
+        """Nothing more is put in."""
+        with self._sending:
+            self._open = False
+
+
 @dataclass
 class FaultyProxy:
     """`url` is where the client connects; `decide` may be replaced at any time."""
@@ -105,6 +149,9 @@ class FaultyProxy:
     faults: Counter[str] = field(default_factory=Counter)
     """How often each was done."""
     requests: int = 0
+    written: int = 0
+    """Writes that the server has carried out for the client, those of Leases aside."""
+    _streams: list[WatchStream] = field(default_factory=list)
     _open: set[socket.socket] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -126,6 +173,10 @@ class FaultyProxy:
         """A connection to the real server."""
         host, _, port = self.target.removeprefix("https://").rpartition(":")
         return http.client.HTTPSConnection(host, int(port), timeout=seconds, context=self._tls)
+
+    def streams(self) -> list[WatchStream]:
+        """The watches that are relayed now."""
+        return list(self._streams)
 
     def cut_everything(self) -> None:
         """Close every connection that is open now, watches among them."""
@@ -199,11 +250,12 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.wait_seconds:
             time.sleep(fault.wait_seconds)
         if request.watches and fault.status is None and not fault.silent:
-            self._relay_watch(body, fault.cut_after)
+            self._relay_watch(request, body, fault.cut_after)
             return
         status, headers, content = 0, {}, b""
         for _ in range(fault.times):
             status, headers, content = self._forward(body)
+            owner.written += request.writes and not request.elects and status < 300
         if fault.silent:
             self.close_connection = True
             _close(self.connection)
@@ -233,8 +285,9 @@ class _Handler(BaseHTTPRequestHandler):
             return response.status, {k.lower(): v for k, v in response.headers.items()}, content
         raise AssertionError("the second try returns or raises")
 
-    def _relay_watch(self, body: bytes | None, cut_after: int | None) -> None:
+    def _relay_watch(self, request: Request, body: bytes | None, cut_after: int | None) -> None:
         upstream = self.owner.connect(WATCH_READ_SECONDS)
+        stream = WatchStream(request, self._send_chunk)
         try:
             upstream.request(self.command, self.path, body, self._passed_on())
             response = upstream.getresponse()
@@ -242,19 +295,29 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("content-type", response.headers.get("content-type", "application/json"))
             self.send_header("transfer-encoding", "chunked")
             self.end_headers()
+            if response.status != http.client.OK:
+                self._send_chunk(response.read())
+                self.wfile.write(b"0\r\n\r\n")
+                return
+            self.owner._streams.append(stream)
             sent = 0
             while chunk := response.read1(65536):
-                if cut_after is not None and sent + len(chunk) > cut_after:
-                    chunk = chunk[: cut_after - sent]
-                self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b"")
-                sent += len(chunk)
+                sent += stream.relay(chunk, None if cut_after is None else cut_after - sent)
                 if cut_after is not None and sent >= cut_after:
                     self.close_connection = True
                     _close(self.connection)
                     return
+            stream.close()
             self.wfile.write(b"0\r\n\r\n")
         finally:
+            stream.close()
+            if stream in self.owner._streams:
+                self.owner._streams.remove(stream)
             upstream.close()
+
+    def _send_chunk(self, data: bytes) -> None:
+        if data:
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def _passed_on(self) -> dict[str, str]:
         kept = ("authorization", "content-type", "accept", "user-agent")

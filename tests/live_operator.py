@@ -162,6 +162,8 @@ class OperatorProcess:
     arguments: tuple[str, ...] = ()
     server: str | None = None
     """Another address of the API server, such as a proxy's."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """What the process finds beside this one's."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def start(self) -> "OperatorProcess":
@@ -171,7 +173,7 @@ class OperatorProcess:
         command = [sys.executable, "-m", "sweep_operator.cli", "operator", "--kubeconfig", str(kubeconfig)]
         command += ["--lease-namespace", home, "--log-format", "text"]
         command += ["--namespace", self.namespace] if self.namespace else []
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "KUBERNETES_SERVICE_HOST": ""}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "KUBERNETES_SERVICE_HOST": "", **self.environment}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([*command, *self.arguments], env=environment, stdout=log, stderr=log)
         return self

@@ -1,24 +1,18 @@
 """Crashes and chaos on a real API server: whatever goes wrong, the sweep ends as if nothing had, and nothing twice."""
 
-import threading
-import time
 import uuid
 
 import pytest
+from arena import Arena, described, measured
 from control_plane import ControlPlane
-from disturbances import MOMENTS, STORMS, Arena, described, difference, measured, outage, undisturbed
+from disturbances import MOMENTS, STORMS, outage, undisturbed
 from faulty_proxy import HANGS
 from live_operator import OperatorProcess, Place, install_resources, manifest, until
+from mortal_operator import killed_after_every
 from standin_trainers import Play, StandinTrainers
-from witness import Witness, lasting
 
 from sweep_operator.clusters.kubernetes.client import Api
-from sweep_operator.clusters.kubernetes.cluster import KubernetesCluster
-from sweep_operator.clusters.kubernetes.errors import NotLeading
 from sweep_operator.clusters.kubernetes.resources import JOBS
-from sweep_operator.controller.lease import LeaseTimes
-from sweep_operator.controller.operator import Operator, Settings
-from sweep_operator.policy import Policy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -50,67 +44,12 @@ def expected(plane, tmp_path_factory):
     return told.status
 
 
-class Mortal(Api):
-    """Ends the process, as far as the API server can tell, right after a write: nothing is written from then on."""
-
-    def live_for(self, writes):
-        self.left, self.dead, self.counting = writes, threading.Event(), threading.Lock()
-        return self
-
-    def _call(self, verb, method, path, *rest):
-        counts = verb != "get" and "/events" not in path
-        if self.dead.is_set() and verb != "get":
-            raise NotLeading("killed")
-        if not counts:
-            return super()._call(verb, method, path, *rest)
-        with self.counting:  # one write after another, so that each can be the last
-            if self.dead.is_set():
-                raise NotLeading("killed")
-            answer = super()._call(verb, method, path, *rest)
-            self.left -= 1
-            if self.left <= 0:
-                self.dead.set()
-                raise NotLeading("killed after a write")
-            return answer
-
-
-def live_for(plane, namespace, writes, until_done):
-    """One life of the operator, in this process: it ends after so many writes, or when all is done."""
-    api = Mortal.connect(plane.kubeconfig()).live_for(writes)
-    lease_api = Api.connect(plane.kubeconfig())
-    settings = Settings(
-        namespaces=(namespace,), lease_namespace=namespace, identity="same", lease=LeaseTimes.lasting(2), workers=2
-    )
-    operator = Operator(api, lease_api, Policy(), settings, KubernetesCluster, on_lost=lambda reason: api.dead.set())
-    operator.start()
-    done = False
-    while not api.dead.is_set() and not (done := until_done()):
-        time.sleep(0.02)
-    api.dead.set()
-    operator.stop()
-    return done
-
-
 @pytest.mark.parametrize("writes", [1, 3])
 def test_killed_after_every_write_all_the_way_through(plane, expected, writes):
     """The operator lives for one write (or three) at a time, from apply to the end."""
-    namespace = f"mortal-{writes}"
-    plane.kubectl("create", "namespace", namespace)
-    place, api = Place(plane, namespace), Api.connect(plane.kubeconfig())
-    trainers = StandinTrainers(api, namespace).start()
-    witness = Witness(api, namespace, trainers).start()
-    place.apply(manifest())
-    lives = 0
-    while not live_for(plane, namespace, writes, lambda: place.phase() == "Succeeded"):
-        lives += 1
-        assert lives < 400, (place.phase(), place.rungs())
-    assert lives >= 30 // writes
-    until(lambda: not witness.verdict(), 10, witness.verdict)
-    status = lasting(place.sweep()["status"])
-    assert status == expected, difference(expected, status)
-    assert {run["status"]["attempt"] for run in place.runs()} == {1}
-    trainers.stop()
-    witness.stop()
+    told = killed_after_every(plane, f"mortal-{writes}", writes)
+    assert told.faults >= 30 // writes
+    assert described(told, expected) == []
 
 
 STORMY = (
@@ -124,7 +63,7 @@ STORMY = (
 
 @pytest.mark.parametrize("name", STORMY)
 def test_in_any_storm_the_sweep_ends_as_if_there_were_none(arena, expected, name):
-    told = measured(arena(), STORMS[name], name)
+    told = measured(arena(), STORMS[name].disturb, name)
     assert told.faults > 0
     assert described(told, expected) == []
 
@@ -133,24 +72,22 @@ def test_in_any_storm_the_sweep_ends_as_if_there_were_none(arena, expected, name
     "name",
     [
         "operator killed mid-rung",
+        "of two replicas the leader killed mid-rung",
+        "of two replicas the leader frozen mid-rung, woken later",
+        "a thousand foreign events a second",
         "etcd restarted",
         "pods lost before, during and after their last write",
         "resources deleted and applied again",
     ],
 )
 def test_after_any_accident_the_sweep_goes_on_where_it_was(arena, expected, name):
-    told = measured(arena(), MOMENTS[name], name)
+    told = measured(arena(MOMENTS[name].replicas), MOMENTS[name].disturb, name)
     assert told.faults > 0
     assert described(told, expected) == []
 
 
 def test_an_api_server_that_hangs_for_a_while_costs_that_while(arena, expected):
     told = measured(arena(), outage(HANGS, 15.0), HANGS.name)
-    assert described(told, expected) == []
-
-
-def test_of_two_replicas_the_second_goes_on_when_the_first_is_killed(arena, expected):
-    told = measured(arena(2), MOMENTS["operator killed mid-rung"], "two replicas")
     assert described(told, expected) == []
 
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import threading
 from pathlib import Path
 
 USERS = {
@@ -47,5 +48,10 @@ def write_kubeconfig(path: Path, server: str, authority: Path, user: str, bearer
         "users": [{"name": user, "user": {"token": bearer}}],
         "contexts": [{"name": user, "context": {"cluster": "test", "user": user, "namespace": namespace}}],
     }
-    path.write_text(json.dumps(document, indent=2))
-    path.chmod(0o600)
+    text = json.dumps(document, indent=2)
+    if path.exists() and path.read_text() == text:
+        return
+    written = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+    written.write_text(text)
+    written.chmod(0o600)
+    written.replace(path)  # at once: somebody may be reading it
