@@ -3,9 +3,10 @@
     python benchmarks/metrics.py [--json benchmarks/results/metrics.json]
 
 Each sweep has five rungs of two runs, climbed to the fourth in simulation, and is kept as the operator keeps it: JSON
-in its stores, read when it is needed. A whole scrape is timed, by HTTP on loopback. "First" is the scrape after a
-start, "all changed" one after every sweep changed; both may leave some sweeps for the next scrape, and the number of
-scrapes until none is left is told. The rules are evaluated by Prometheus where it and helm are installed.
+in its stores, read when it is needed. A whole scrape is timed, by HTTP on loopback, in OpenMetrics as Prometheus asks
+for it. "First" is the scrape after a start, "all changed" one after every sweep changed; both may leave some sweeps for
+the next scrape, and the number of scrapes until none is left is told. The rules are evaluated by Prometheus where it and
+helm are installed.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from simulated_cluster import SimulatedCluster, settle  # noqa: E402 - after the
 
 from sweep_operator.api import ScalingSweep  # noqa: E402 - after the path to the tests' own modules is set
 from sweep_operator.clusters.kubernetes.cache import Caches, Document  # noqa: E402 - after the path to the tests' own modules is set
-from sweep_operator.metrics import Known, Observed, SweepPage, serve  # noqa: E402 - after the path to the tests' own modules is set
+from sweep_operator.metrics import Exposition, Known, Observed, SweepPage, serve  # noqa: E402 - after the path to the tests' own modules is set
 
 SIZES = (10, 100, 1000)
 SWEEP: dict[str, Any] = {
@@ -112,7 +113,8 @@ class Stores:
 def scraped(port: int) -> tuple[float, str]:
     """Seconds, and the page."""
     began = time.perf_counter()
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+    asked = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"Accept": Exposition.OPEN_METRICS})
+    with urllib.request.urlopen(asked, timeout=60) as answer:  # noqa: S310 - our own page, on loopback
         text = answer.read().decode()
     return time.perf_counter() - began, text
 

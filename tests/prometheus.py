@@ -44,6 +44,7 @@ class Prometheus:
         }
         (self.folder / "prometheus.yaml").write_text(yaml.safe_dump(configuration))
         arguments = ["--config.file=prometheus.yaml", "--storage.tsdb.path=data", "--log.level=warn"]
+        arguments += ["--enable-feature=exemplar-storage"]
         arguments += [f"--web.listen-address=127.0.0.1:{self.port}"]
         with (self.folder / "prometheus.log").open("ab") as log:
             self.process = subprocess.Popen([program, *arguments], cwd=self.folder, stdout=log, stderr=log)
@@ -62,6 +63,11 @@ class Prometheus:
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Series of an expression, now."""
         return self._ask("query", query=expression)["result"]
+
+    def exemplars(self, selector: str) -> list[dict[str, Any]]:
+        """Exemplars of the last hour: `seriesLabels`, and `exemplars` with labels, value and time."""
+        now = time.time()
+        return self._ask("query_exemplars", query=selector, start=now - 3600, end=now)
 
     def over_time(self, expression: str, seconds: float, step: float = 1.0) -> list[dict[str, Any]]:
         """Series of an expression over the last seconds."""

@@ -29,15 +29,23 @@ kept, so that a restart loses none and the series of a deleted sweep are gone wi
 * **Intervals** are three series: the value, `_low_` and `_high_`.
 * **Labels** come from names in a spec and from the documented lists of reasons, never from messages. Scrape with
   `honorLabels: true`: `namespace` is the sweep's.
-* No `_created` and no exemplars: Prometheus keeps the first as a series of its own each, and no request ends here that
-  an exemplar could point to; `scalingsweep_sweep_created_timestamp_seconds` says when a sweep's counters began.
+* **Two formats**: OpenMetrics for who ranks it first in `Accept`, as Prometheus does by itself, else Prometheus' text.
+  Both tell the same numbers; only OpenMetrics has the next two.
+* **Exemplars** (Prometheus: `--enable-feature=exemplar-storage`) name the last object that was counted: the newest
+  attempt of each reason on `run_failures_total` and of `run_preemptions_total`; the newest pass of each bucket of the
+  durations, and of each outcome of `reconciles_total`. With `tracing.endpoint` set they carry `trace_id`, for an attempt
+  `span_id` too, by which Grafana opens the trace.
+* **Counters** of a sweep never fall while it lives: they are sums over what statuses keep of all attempts. Reasons of
+  failures count from zero until the sweep is finished, so that `increase` sees the first of each. The operator's own
+  counters begin with its process and have `_created`; a Prometheus that does not read that
+  (`created-timestamp-zero-ingestion`) keeps it as a series, which `monitor.metricRelabelings` can drop.
 """
 COST = """\
 ## How many series, and what a scrape costs
 
-A sweep has at most 60 series of its own (a law of five constants is 15 of them) and 18 for each revision of a rung, the
-target included; a run has 8 more while it is unfinished, where single runs are asked for (`--run-metrics`, chart value
-`operator.runMetrics`). A spec holds at most 32 rungs of 64 runs. (`tests/sweep/test_metrics.py` counts them.)
+A sweep has at most 75 series of its own (a law of five constants is 15 of them, failures by reason 13) and 18 for each
+revision of a rung, the target included; a run has 8 more while it is unfinished, where single runs are asked for
+(`--run-metrics`, chart value `operator.runMetrics`). A spec holds at most 32 rungs of 64 runs. (`tests/sweep/test_metrics.py` counts them.)
 
 A sweep that has not changed since the last scrape costs nothing; a scrape spends at most 0.4 s on those that have, the
 longest unseen first, and serves the others as they were (`scalingsweep_series_late`).

@@ -53,7 +53,7 @@ class Span:
 
 def spans_of(sweep: ScalingSweep, runs: Sequence[ScalingRun]) -> list[Span]:
     """Every span of the sweep that has ended, the outer before the inner."""
-    trace = _digits(32, sweep.metadata.uid)
+    trace = trace_of(sweep.metadata.uid)
     root = _digits(16, sweep.metadata.uid, "sweep")
     named: dict[str, str | int | float] = {
         "k8s.namespace.name": sweep.metadata.namespace,
@@ -69,6 +69,16 @@ def spans_of(sweep: ScalingSweep, runs: Sequence[ScalingRun]) -> list[Span]:
         for run in of_rung.get((rung.name, rung.revision), ()):
             spans += _run_spans(run, trace, identity, named | {"scalingsweep.rung": rung.name})
     return spans
+
+
+def trace_of(sweep: str) -> str:
+    """The trace of the sweep with that UID."""
+    return _digits(32, sweep)
+
+
+def span_of_attempt(run: str, attempt: int) -> str:
+    """The span of one attempt at the run with that UID."""
+    return _digits(16, run, str(attempt))
 
 
 def request_of(spans: Iterable[Span]) -> dict[str, Any]:
@@ -137,7 +147,7 @@ def _run_spans(run: ScalingRun, trace: str, parent: str, named: dict[str, str | 
         attributes |= {"scalingsweep.gpu_seconds": attempt.gpu_seconds}
         yield Span(
             trace,
-            _digits(16, run.metadata.uid, str(attempt.attempt)),
+            span_of_attempt(run.metadata.uid, attempt.attempt),
             identity,
             f"attempt {attempt.attempt}",
             _time(attempt.started_at),

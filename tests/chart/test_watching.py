@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from control_plane import ControlPlane
 from helm_chart import MONITORING, Helm, only
 from live_operator import until
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from watched_sweeps import VALUES, WatchedSweeps
 
 from sweep_chart.dashboards import DASHBOARDS
@@ -124,6 +126,37 @@ def test_every_series_that_is_documented_is_there(watched: WatchedSweeps) -> Non
     assert {family.sample for family in FAMILIES.values()} - names == set()
 
 
+@pytest.mark.parametrize(
+    "selector",
+    [
+        'scalingsweep_reconcile_duration_seconds_bucket{kind="ScalingSweep"}',
+        "scalingsweep_refit_duration_seconds_bucket",
+        'scalingsweep_reconciles_total{kind="ScalingSweep"}',
+    ],
+)
+def test_prometheus_gives_exemplars_that_lead_to_the_traces_of_sweeps(watched: WatchedSweeps, selector: str) -> None:
+    traces = {span["traceId"] for span in watched.traces.spans}
+    found = [e["labels"] for series in watched.prometheus.exemplars(selector) for e in series["exemplars"]]
+    assert {labels["namespace"] for labels in found} == {"research"}
+    assert {labels["trace_id"] for labels in found if labels["sweep"] == "climb"} & traces
+
+
+def test_the_exemplar_of_a_failure_is_the_span_of_the_attempt_that_failed(watched: WatchedSweeps) -> None:
+    (series,) = watched.prometheus.exemplars('scalingsweep_run_failures_total{sweep="unlucky",reason="OutOfMemory"}')
+    labels = series["exemplars"][-1]["labels"]
+    (span,) = [span for span in watched.traces.spans if span["spanId"] == labels["span_id"]]
+    assert span["traceId"] == labels["trace_id"]
+    assert span["status"]["message"].startswith("OutOfMemory")
+
+
+def test_prometheus_scrapes_open_metrics_whose_own_parser_takes_the_page(watched: WatchedSweeps) -> None:
+    text = page(watched, "/metrics", accept="application/openmetrics-text; version=1.0.0").decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert {families[name].type for name in ("scalingsweep_reconciles", "scalingsweep_run_preemptions")} == {"counter"}
+    (created,) = watched.prometheus.query("scalingsweep_refit_duration_seconds_created")
+    assert 0 < time.time() - float(created["value"][1]) < 3600
+
+
 def test_promtool_finds_no_fault_with_the_page(watched: WatchedSweeps) -> None:
     promtool = shutil.which("promtool")
     assert promtool
@@ -133,9 +166,10 @@ def test_promtool_finds_no_fault_with_the_page(watched: WatchedSweeps) -> None:
     assert (done.returncode, done.stderr.decode()) == (0, "")
 
 
-def page(watched: WatchedSweeps, path: str) -> bytes:
+def page(watched: WatchedSweeps, path: str, accept: str = "*/*") -> bytes:
     port = watched.metrics_port if path == "/metrics" else watched.health_port
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Accept": accept})
+    with urllib.request.urlopen(request, timeout=10) as answer:
         body: bytes = answer.read()
     return body
 

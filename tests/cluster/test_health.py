@@ -10,6 +10,8 @@ import urllib.request
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_open_metrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from sweep_operator.clusters.kubernetes.cache import Store
@@ -56,7 +58,7 @@ def test_a_finding_is_a_503_that_says_what_is_wrong(serve):
 def test_a_slow_page_holds_up_no_probe(serve):
     release = threading.Event()
 
-    def slow():
+    def slow(accept):
         release.wait(10)
         return Page(200, "text/plain", b"late")
 
@@ -66,6 +68,13 @@ def test_a_slow_page_holds_up_no_probe(serve):
     assert get(server, "/healthz") == (200, "ok\n")
     release.set()
     scrape.join(10)
+
+
+def test_a_page_is_told_what_was_asked_for(serve):
+    server = serve({"/metrics": lambda accept: Page(200, "text/plain", accept.encode())})
+    request = urllib.request.Request(f"http://127.0.0.1:{server.port}/metrics", headers={"Accept": "a/b;q=0.5"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.read() == b"a/b;q=0.5"
 
 
 def test_a_port_that_is_taken_is_said(serve):
@@ -162,3 +171,36 @@ def test_the_operators_series_keep_prometheus_rules_and_say_what_happened():
     assert value["watch_restarts_total", "default,jobs"] == 0
     assert value["leader", ""] == 1
     assert value["events_dropped_total", ""] == 5
+
+
+def test_open_metrics_learns_since_when_is_counted_and_which_pass_was_the_last_of_its_bucket():
+    measures = Measures()
+    slow, quick = Key("ScalingSweep", "lab", "web"), Key("ScalingRun", "lab", "web-1b-0")
+    measures.passed(quick, "Changed", 0.02)
+    measures.passed(Key("ScalingRun", "lab", "web-1b-1"), "Changed", 0.02)
+    measures.passed(slow, "Api403", 7.0)
+    measures.refits.add(7.0, slow)
+    collector = OperatorCollector(
+        measures, WorkQueue(), (), (), lambda: True, lambda: 5, {slow: "ab" * 16}.get, created=1.5e9
+    )
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    samples = {
+        (sample.name.removeprefix("scalingsweep_"), *sample.labels.values()): sample
+        for family in open_metrics(generate_open_metrics(registry).decode())
+        for sample in family.samples
+    }
+
+    def exemplar(*key):
+        return samples[key].exemplar.labels
+
+    traced = {"trace_id": "ab" * 16, "sweep": "web", "namespace": "lab"}
+    assert exemplar("reconcile_duration_seconds_bucket", "ScalingSweep", "10.0") == traced
+    assert exemplar("refit_duration_seconds_bucket", "10.0") == traced
+    assert exemplar("reconciles_total", "ScalingSweep", "Api403") == traced
+    newest = {"run": "web-1b-1", "namespace": "lab"}
+    assert exemplar("reconcile_duration_seconds_bucket", "ScalingRun", "0.025") == newest
+    assert samples["reconcile_duration_seconds_bucket", "ScalingRun", "0.025"].exemplar.value == 0.02
+    assert samples["reconcile_duration_seconds_bucket", "ScalingRun", "0.05"].exemplar is None
+    for name in ("reconciles_created", "events_dropped_created", "refit_duration_seconds_created"):
+        assert {sample.value for key, sample in samples.items() if key[0] == name} == {1.5e9}

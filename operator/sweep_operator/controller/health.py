@@ -23,10 +23,14 @@ class Page:
     body: bytes
 
 
-def verdict(finding: Callable[[], Finding]) -> Callable[[], Page]:
+Make = Callable[[str], Page]
+"""Makes a page when it is asked for, of one of the kinds in the request's Accept header."""
+
+
+def verdict(finding: Callable[[], Finding]) -> Make:
     """200 `ok`, or 503 with one line for each thing that is wrong."""
 
-    def page() -> Page:
+    def page(accept: str) -> Page:
         wrong = finding()
         text = "".join(f"{name}: {why}\n" for name, why in sorted(wrong.items())) or "ok\n"
         return Page(503 if wrong else 200, "text/plain; charset=utf-8", text.encode())
@@ -41,7 +45,7 @@ class PagesTakenError(Exception):
 class Server:
     """Pages by path, each made when it is asked for, on a port of all addresses."""
 
-    def __init__(self, port: int, pages: Mapping[str, Callable[[], Page]], address: str = "") -> None:
+    def __init__(self, port: int, pages: Mapping[str, Make], address: str = "") -> None:
         kind = type("Handler", (_Handler,), {"pages": dict(pages)})
         server = type("PageServer", (_DualStack if not address else ThreadingHTTPServer,), {"daemon_threads": True})
         try:
@@ -72,13 +76,15 @@ class _DualStack(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    pages: Mapping[str, Callable[[], Page]] = {}
+    pages: Mapping[str, Make] = {}
     timeout = 10
 
     def do_GET(self) -> None:
         """Answer one request."""
         make = self.pages.get(self.path.split("?")[0])
-        page = make() if make else Page(404, "text/plain; charset=utf-8", b"no such page\n")
+        page = (
+            make(self.headers.get("accept", "")) if make else Page(404, "text/plain; charset=utf-8", b"no such page\n")
+        )
         self.send_response(page.status)
         self.send_header("content-type", page.content_type)
         self.send_header("content-length", str(len(page.body)))

@@ -4,18 +4,31 @@ Owns the counters and their names. The sweeps' own series are `sweep_operator.me
 """
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from sweep_operator.clusters.kubernetes.client import Api
 from sweep_operator.clusters.kubernetes.watch import Watch
 from sweep_operator.controller.queue import Key, WorkQueue
+from sweep_operator.metrics import exemplar_of
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Sight(NamedTuple):
+    """One pass that was counted: the exemplar of those that are counted with it."""
+
+    key: Key
+    seconds: float
+    at: float
+    """Unix time of its end."""
 
 
 @dataclass
@@ -24,23 +37,18 @@ class Histogram:
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
     """Within each bound, and beyond the last; not cumulative."""
+    newest: list[Sight | None] = field(default_factory=lambda: [None] * (len(BOUNDS) + 1))
+    """Of each of those, the last that was counted."""
     total: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, seconds: float) -> None:
-        """Count one."""
+    def add(self, seconds: float, key: Key) -> None:
+        """Count one pass over an object."""
         index = next((i for i, bound in enumerate(BOUNDS) if seconds <= bound), len(BOUNDS))
         with self.lock:
             self.counts[index] += 1
+            self.newest[index] = Sight(key, seconds, time.time())
             self.total += seconds
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative, as Prometheus has them."""
-        running, buckets = 0, []
-        for bound, count in zip((*map(str, BOUNDS), "+Inf"), self.counts, strict=True):
-            running += count
-            buckets.append((bound, float(running)))
-        return buckets
 
 
 class Measures:
@@ -52,12 +60,15 @@ class Measures:
         """Passes in which a law was fitted."""
         self.outcomes: Counter[tuple[str, str]] = Counter()
         """Passes by kind and outcome."""
+        self.newest: dict[tuple[str, str], Sight] = {}
+        """Of each of those, the last."""
         self._lock = threading.Lock()
 
     def passed(self, key: Key, outcome: str, seconds: float) -> None:
         """Count one pass."""
-        self.passes[key.kind].add(seconds)
+        self.passes[key.kind].add(seconds, key)
         with self._lock:
+            self.newest[key.kind, outcome] = Sight(key, seconds, time.time())
             self.outcomes[key.kind, outcome] += 1
 
 
@@ -71,6 +82,11 @@ class OperatorCollector(Collector):
     apis: Sequence[Api]
     leading: Callable[[], bool]
     dropped_events: Callable[[], int]
+    trace_of: Callable[[Key], str | None] | None = None
+    """The trace that a pass belongs to, where there are traces."""
+    created: float | None = None
+    """Unix time at which the counters began; told where it is given. Without it `increase` does not see the first call
+    that was refused, for its series was not there before."""
 
     def describe(self) -> list[GaugeMetricFamily]:
         """Nothing: registering must not ask."""
@@ -92,46 +108,76 @@ class OperatorCollector(Collector):
         for api in self.apis:
             total.update(dict(api.calls))
         for labels, count in sorted(total.items()):
-            calls.add_metric(labels, float(count))
+            calls.add_metric(labels, float(count), self.created)
         yield calls
         yield _gauge("leader", "1 while this process may write.", float(self.leading()))
         dropped = CounterMetricFamily("scalingsweep_events_dropped", "Kubernetes Events that were not told.")
-        dropped.add_metric((), float(self.dropped_events()))
+        dropped.add_metric((), float(self.dropped_events()), self.created)
         yield dropped
 
     def _passes(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
         durations = HistogramMetricFamily(
-            "scalingsweep_reconcile_duration_seconds", "Time that one pass over an object took.", labels=("kind",)
+            "scalingsweep_reconcile_duration_seconds",
+            "Time that one pass over an object took.",
+            labels=("kind",),
+            unit="seconds",
         )
         for kind, histogram in self.measures.passes.items():
-            durations.add_metric((kind,), histogram.buckets(), histogram.total)
+            self._add(durations, (kind,), histogram)
         yield durations
         refits = HistogramMetricFamily(
-            "scalingsweep_refit_duration_seconds", "Time of the passes over a sweep in which its law was fitted."
+            "scalingsweep_refit_duration_seconds",
+            "Time of the passes over a sweep in which its law was fitted.",
+            unit="seconds",
         )
-        refits.add_metric((), self.measures.refits.buckets(), self.measures.refits.total)
+        self._add(refits, (), self.measures.refits)
         yield refits
         outcomes = CounterMetricFamily(
             "scalingsweep_reconciles", "Passes by how they ended.", labels=("kind", "outcome")
         )
         for labels, count in sorted(dict(self.measures.outcomes).items()):
-            outcomes.add_metric(labels, float(count))
+            sight = self.measures.newest[labels]
+            outcomes.add_metric(labels, float(count), self.created, exemplar=self._exemplar(sight, 1.0))
         yield outcomes
+
+    def _add(self, family: HistogramMetricFamily, labels: tuple[str, ...], histogram: Histogram) -> None:
+        """A histogram's buckets, cumulative as Prometheus has them, each with its newest pass."""
+        running, buckets = 0, []
+        with histogram.lock:
+            for bound, count, sight in zip(
+                (*map(str, BOUNDS), "+Inf"), histogram.counts, histogram.newest, strict=True
+            ):
+                running += count
+                exemplar = self._exemplar(sight, sight.seconds) if sight else None
+                buckets.append((bound, float(running), exemplar) if exemplar else (bound, float(running)))
+            family.add_metric(labels, buckets, histogram.total)
+        if self.created is not None:
+            named = dict(zip(family._labelnames, labels, strict=True))
+            family.add_sample(f"{family.name}_created", named, self.created)
+
+    def _exemplar(self, sight: Sight, value: float) -> Exemplar:
+        of = "sweep" if sight.key.kind == "ScalingSweep" else "run"
+        trace = self.trace_of(sight.key) if self.trace_of else None
+        return exemplar_of({"trace_id": trace, of: sight.key.name, "namespace": sight.key.namespace}, value, sight.at)
 
     def _watches(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         names = ("resource", "namespace")
         restarts = CounterMetricFamily("scalingsweep_watch_restarts", "Watches begun after the first.", labels=names)
         lists = CounterMetricFamily("scalingsweep_watch_lists", "Whole lists that were read.", labels=names)
         stale = GaugeMetricFamily(
-            "scalingsweep_watch_stale_seconds", "Time since the API server last said anything.", labels=names
+            "scalingsweep_watch_stale_seconds",
+            "Time since the API server last said anything.",
+            labels=names,
+            unit="seconds",
         )
         for watch in self.watches:
             labels = (watch.resource.plural, watch.namespace or "")
-            restarts.add_metric(labels, float(watch.restarts))
-            lists.add_metric(labels, float(watch.lists))
+            restarts.add_metric(labels, float(watch.restarts), self.created)
+            lists.add_metric(labels, float(watch.lists), self.created)
             stale.add_metric(labels, watch.stale_seconds)
         yield from (restarts, lists, stale)
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"scalingsweep_{name}", text, value=value)
+    unit = "seconds" if name.endswith("_seconds") else ""
+    return GaugeMetricFamily(f"scalingsweep_{name}", text, value=value, unit=unit)

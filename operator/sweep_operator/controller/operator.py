@@ -14,10 +14,10 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 
 from sweep_operator.clusters.kubernetes.cache import Caches, Document, Store, UnreadableError
 from sweep_operator.clusters.kubernetes.client import LONGEST_WRITE_SECONDS, Api
@@ -34,8 +34,9 @@ from sweep_operator.controller.queue import Key, WorkQueue
 from sweep_operator.controller.routing import Router
 from sweep_operator.controller.tracing import TraceSender
 from sweep_operator.controller.workers import Workers
-from sweep_operator.metrics import CONTENT_TYPE, Known, Observed, SweepPage, slots_of_a_cluster
+from sweep_operator.metrics import Exposition, Known, Observed, SweepPage, asked_for, slots_of_a_cluster
 from sweep_operator.policy import Policy
+from sweep_operator.traces import trace_of
 
 log = logging.getLogger(__name__)
 
@@ -110,18 +111,20 @@ class Operator:
         self._traces = (
             TraceSender(settings.traces_url, self._observe, tracing.headers()) if settings.traces_url else None
         )
-        self._page = SweepPage(self._observe, of_runs=settings.run_metrics, slots=slots_of_a_cluster)
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(
-            OperatorCollector(
-                self.measures,
-                self.queue,
-                self._watches,
-                (api, lease_api),
-                lambda: self.election.leading,
-                lambda: self._events.dropped,
-            )
+        traced = settings.traces_url is not None
+        self._page = SweepPage(self._observe, of_runs=settings.run_metrics, traced=traced, slots=slots_of_a_cluster)
+        collector = OperatorCollector(
+            self.measures,
+            self.queue,
+            self._watches,
+            (api, lease_api),
+            lambda: self.election.leading,
+            lambda: self._events.dropped,
+            self._trace if traced else None,
         )
+        self._registries = {exposition: CollectorRegistry(auto_describe=False) for exposition in Exposition}
+        self._registries[Exposition.PROMETHEUS].register(collector)
+        self._registries[Exposition.OPEN_METRICS].register(replace(collector, created=time.time()))
         self._servers: list[Server] = []
         self._started = time.monotonic()
 
@@ -239,8 +242,18 @@ class Operator:
         except UnreadableError:
             return None
 
-    def _scrape(self) -> Page:
-        return Page(200, CONTENT_TYPE, self._page.text().encode() + generate_latest(self._registry))
+    def _trace(self, key: Key) -> str | None:
+        """The trace that a pass over an object belongs to: its sweep's."""
+        if key.kind == SWEEPS.kind:
+            sweep = self.caches.sweeps.get(key.namespace, key.name)
+            return trace_of(sweep.identity.uid) if sweep else None
+        run = self.caches.runs.get(key.namespace, key.name)
+        return trace_of(run.identity.owner_uid) if run else None
+
+    def _scrape(self, accept: str) -> Page:
+        exposition = asked_for(accept)
+        text = self._page.text(exposition)
+        return Page(200, exposition.value, exposition.page(text, self._registries[exposition]))
 
 
 def _watches(api: Api, caches: Caches, settings: Settings, on_recovery: Callable[[], None]) -> Iterator[Watch]:
@@ -263,7 +276,7 @@ def _servers(
     settings: Settings,
     unhealthy: Callable[[], dict[str, str]],
     unready: Callable[[], dict[str, str]],
-    scrape: Callable[[], Page],
+    scrape: Callable[[str], Page],
 ) -> list[Server]:
     """Probes and metrics, on one port or on two."""
     probes = {"/healthz": verdict(unhealthy), "/readyz": verdict(unready)}

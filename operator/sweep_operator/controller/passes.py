@@ -48,7 +48,7 @@ class Passes:
     policy: Policy
     tell: Callable[[Subject, Event], None]
     now: Callable[[], datetime] = _now
-    refitted: Callable[[float], None] = lambda seconds: None
+    refitted: Callable[[float, Key], None] = lambda seconds, key: None
     """Told how long a pass took in which a law was fitted: one that left a forecast, a verdict or another law."""
 
     def __call__(self, key: Key) -> Progressed:
@@ -76,7 +76,7 @@ class Passes:
             progressed = reconcile_sweep(self.cluster, sweep, self.policy, self.now())
             after = self.cluster.sweep(f"{key.namespace}/{key.name}") if progressed.changed else None
             if after is not None and _fitted(after) != _fitted(sweep):
-                self.refitted(time.monotonic() - began)
+                self.refitted(time.monotonic() - began, key)
             return progressed
 
     def _run(self, key: Key) -> Progressed:

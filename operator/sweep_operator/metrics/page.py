@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from sweep_operator.live.picture import slots_of
+from sweep_operator.metrics.exemplars import Exemplars, exemplars_of
+from sweep_operator.metrics.exposition import Exposition, line
 from sweep_operator.metrics.families import FAMILIES, PREFIX
-from sweep_operator.metrics.sweep import Observed, Slots, series_of
+from sweep_operator.metrics.sweep import Observed, Series, Slots, series_of
 
 log = logging.getLogger(__name__)
 
 BUDGET_SECONDS = 0.4
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class _Rendered:
     version: Hashable
     computed_at: float
     lines: dict[str, str]
+    with_exemplars: dict[str, str]
+    """The same, of the families that have any."""
 
 
 class SweepPage:
@@ -52,24 +55,25 @@ class SweepPage:
         sweeps: Callable[[], Iterable[Known | Observed]],
         *,
         of_runs: bool = False,
+        traced: bool = False,
         slots: Slots = slots_of,
         budget_seconds: float = BUDGET_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sweeps = sweeps
-        self._of_runs, self._slots = of_runs, slots
+        self._of_runs, self._traced, self._slots = of_runs, traced, slots
         self._budget = budget_seconds
         self._clock = clock
         self._born = clock()
         self._rendered: dict[Hashable, _Rendered] = {}
         self._lock = threading.Lock()
 
-    def text(self) -> str:
-        """All series, in Prometheus' text format."""
+    def text(self, exposition: Exposition = Exposition.PROMETHEUS) -> str:
+        """All series; of an OpenMetrics page without its last line, for there is more to come."""
         with self._lock:
-            return self._text()
+            return self._text(exposition)
 
-    def _text(self) -> str:
+    def _text(self, exposition: Exposition) -> str:
         begun = self._clock()
         known = {entry.key: entry for entry in map(_as_known, self._sweeps())}
         self._rendered = {key: lines for key, lines in self._rendered.items() if key in known}
@@ -82,7 +86,7 @@ class SweepPage:
             else:
                 self._compute(entry)
         oldest = min((self._computed_at(entry) for entry in changed[len(changed) - late :]), default=begun)
-        return self._joined(late, begun - oldest)
+        return self._joined(exposition, late, begun - oldest)
 
     def _changed(self, entry: Known) -> bool:
         rendered = self._rendered.get(entry.key)
@@ -94,30 +98,43 @@ class SweepPage:
 
     def _compute(self, entry: Known) -> None:
         lines: dict[str, str] = {}
+        with_exemplars: dict[str, str] = {}
+        series: Series = {}
+        exemplars: Exemplars = {}
         try:
-            observed = entry.read()
-            series = series_of(observed, of_runs=self._of_runs, slots=self._slots) if observed else {}
+            if observed := entry.read():
+                series = series_of(observed, of_runs=self._of_runs, slots=self._slots)
+                exemplars = exemplars_of(observed, traced=self._traced)
         except Exception:
             log.exception("the series of sweep %s could not be computed; the others are served", entry.key)
             series = {}
         for name, samples in series.items():
             family = FAMILIES[name]
-            lines[name] = "".join(_line(family.sample, family.labels, *sample) for sample in samples)
-        self._rendered[entry.key] = _Rendered(entry.version, self._clock(), lines)
+            rows = [(dict(zip(family.labels, values, strict=True)), value) for values, value in samples]
+            lines[name] = "".join(line(family.sample, *row) for row in rows)
+            if told := exemplars.get(name):
+                with_exemplars[name] = "".join(
+                    line(family.sample, *row, told.get(values)) for row, (values, _) in zip(rows, samples, strict=True)
+                )
+        self._rendered[entry.key] = _Rendered(entry.version, self._clock(), lines, with_exemplars)
 
-    def _joined(self, late: int, age: float) -> str:
+    def _joined(self, exposition: Exposition, late: int, age: float) -> str:
         parts: list[str] = []
+        annotated = exposition is Exposition.OPEN_METRICS
         for name, family in FAMILIES.items():
-            lines = [text for rendered in self._rendered.values() if (text := rendered.lines.get(name))]
+            lines = [
+                (rendered.with_exemplars.get(name) if annotated else None) or rendered.lines[name]
+                for rendered in self._rendered.values()
+                if name in rendered.lines
+            ]
             if lines:
-                parts += [_head(family.sample, family.kind, family.help), *lines]
-        build = f'{{version="{_escaped(version("scalingsweep"))}"}}'
+                parts += [exposition.head(family.sample, family.kind, family.help), *lines]
         for name, text, labels, value in (
-            ("build_info", "The program's version.", build, 1.0),
-            ("series_late", "Sweeps whose series were not computed anew although they have changed.", "", late),
-            ("series_late_seconds", "Age of the oldest such series.", "", age),
+            ("build_info", "The program's version.", {"version": version("scalingsweep")}, 1.0),
+            ("series_late", "Sweeps whose series were not computed anew although they have changed.", {}, late),
+            ("series_late_seconds", "Age of the oldest such series.", {}, age),
         ):
-            parts += [_head(PREFIX + name, "gauge", text), f"{PREFIX}{name}{labels} {float(value)!r}\n"]
+            parts += [exposition.head(PREFIX + name, "gauge", text), line(PREFIX + name, labels, value)]
         return "".join(parts)
 
 
@@ -125,18 +142,3 @@ def _as_known(entry: Known | Observed) -> Known:
     if isinstance(entry, Known):
         return entry
     return Known((entry.sweep.metadata.namespace, entry.sweep.metadata.name), None, lambda: entry)
-
-
-def _head(name: str, kind: str, text: str) -> str:
-    return f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
-
-
-def _line(name: str, labels: tuple[str, ...], values: tuple[str, ...], value: float) -> str:
-    pairs = ",".join(f'{label}="{_escaped(text)}"' for label, text in zip(labels, values, strict=True))
-    return f"{name}{{{pairs}}} {float(value)!r}\n"
-
-
-def _escaped(text: str) -> str:
-    if "\\" in text or '"' in text or "\n" in text:
-        return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
-    return text

@@ -9,11 +9,12 @@ from threading import Thread
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from sweep_operator.metrics.page import CONTENT_TYPE, SweepPage
+from sweep_operator.metrics.exposition import asked_for
+from sweep_operator.metrics.page import SweepPage
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,12 @@ def serve(
         registry.register(_Passes(latency))
 
     def answer(environment: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
-        found = environment["PATH_INFO"] == "/metrics"
-        start("200 OK" if found else "404 Not Found", [("Content-Type", CONTENT_TYPE if found else "text/plain")])
-        return [page.text().encode() + generate_latest(registry)] if found else [b"the series are at /metrics\n"]
+        if environment["PATH_INFO"] != "/metrics":
+            start("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"the series are at /metrics\n"]
+        exposition = asked_for(environment.get("HTTP_ACCEPT", ""))
+        start("200 OK", [("Content-Type", exposition.value)])
+        return [exposition.page(page.text(exposition), registry)]
 
     try:
         server = make_server(address, port, answer, handler_class=_Quiet)
@@ -70,7 +74,9 @@ class _Passes(Collector):
 
     def collect(self) -> list[HistogramMetricFamily]:
         latency = self.latency()
-        family = HistogramMetricFamily("scalingsweep_pass_duration_seconds", "Time that one pass over a sweep took.")
+        family = HistogramMetricFamily(
+            "scalingsweep_pass_duration_seconds", "Time that one pass over a sweep took.", unit="seconds"
+        )
         buckets, running = [], 0
         for bound, count in zip((*latency.bounds, float("inf")), latency.counts, strict=True):
             running += count
