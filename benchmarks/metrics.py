@@ -5,8 +5,8 @@
 Each sweep has five rungs of two runs, climbed to the fourth in simulation, and is kept as the operator keeps it: JSON
 in its stores, read when it is needed. A whole scrape is timed, by HTTP on loopback, in OpenMetrics as Prometheus asks
 for it. "First" is the scrape after a start, "all changed" one after every sweep changed; both may leave some sweeps for
-the next scrape, and the number of scrapes until none is left is told. The rules are evaluated by Prometheus where it and
-helm are installed.
+the next scrape, and the number of scrapes until none is left is told. The rules are evaluated by Prometheus where it
+and helm are installed.
 """
 
 import argparse

@@ -33,8 +33,8 @@ kept, so that a restart loses none and the series of a deleted sweep are gone wi
   Both tell the same numbers; only OpenMetrics has the next two.
 * **Exemplars** (Prometheus: `--enable-feature=exemplar-storage`) name the last object that was counted: the newest
   attempt of each reason on `run_failures_total` and of `run_preemptions_total`; the newest pass of each bucket of the
-  durations, and of each outcome of `reconciles_total`. With `tracing.endpoint` set they carry `trace_id`, for an attempt
-  `span_id` too, by which Grafana opens the trace.
+  durations, and of each outcome of `reconciles_total`. With `tracing.endpoint` set they carry `trace_id`, for an
+  attempt `span_id` too, by which Grafana opens the trace.
 * **Counters** of a sweep never fall while it lives: they are sums over what statuses keep of all attempts. Reasons of
   failures count from zero until the sweep is finished, so that `increase` sees the first of each. The operator's own
   counters begin with its process and have `_created`; a Prometheus that does not read that
@@ -45,7 +45,8 @@ COST = """\
 
 A sweep has at most 75 series of its own (a law of five constants is 15 of them, failures by reason 13) and 18 for each
 revision of a rung, the target included; a run has 8 more while it is unfinished, where single runs are asked for
-(`--run-metrics`, chart value `operator.runMetrics`). A spec holds at most 32 rungs of 64 runs. (`tests/sweep/test_metrics.py` counts them.)
+(`--run-metrics`, chart value `operator.runMetrics`). A spec holds at most 32 rungs of 64 runs.
+(`tests/sweep/test_metrics.py` counts them.)
 
 A sweep that has not changed since the last scrape costs nothing; a scrape spends at most 0.4 s on those that have, the
 longest unseen first, and serves the others as they were (`scalingsweep_series_late`).
