@@ -62,7 +62,12 @@ def spent_on(runs: Iterable[ScalingRun]) -> Spent:
 
 def overdrawn(budget: Budget, spent: Spent) -> str | None:
     """One sentence when more was spent than the budget holds, or None."""
-    return objection(budget, spent, Cost(0.0, None), "what runs now")
+    if budget.flops is not None and spent.flops > budget.flops:
+        return f"{spent.flops:.3g} FLOPs were used, and the budget is {budget.flops:.3g}; raise budget.flops to go on"
+    hours = spent.gpu_seconds / 3600
+    if budget.gpu_hours is not None and hours > budget.gpu_hours:
+        return f"{hours:.3g} GPU-hours were used, and the budget is {budget.gpu_hours:g}; raise budget.gpuHours to go on"
+    return None
 
 
 def objection(budget: Budget, spent: Spent, cost: Cost, what: str) -> str | None:
