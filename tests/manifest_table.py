@@ -52,6 +52,7 @@ FINE = {
     "a capital exponent": size("4E5"),
     "a hexadecimal number": size("0x61a80"),
     "a number with underscores": size("400_000"),
+    "runs of another context length": replaced(f"[{A_RUN}]", f"[{A_RUN}, {A_RUN[:-1]}, sequenceLength: 64}}]"),
     "tokens to serve": replaced("tokens: 3.4M", "tokens: 3.4M, inferenceTokens: 2T"),
     "a budget beyond 64 bits, in quotes": spec("budget: {flops: '1e22'}"),
     "words of other scripts": spec("retryToken: 'もう一度 — ещё раз ✓'"),
@@ -289,6 +290,10 @@ JUDGED = {
     "tokens beyond what can be counted": (
         replaced("tokens: 3.4M", "tokens: '1e20'"),
         "InvalidSize: 1e20 tokens are more than can be counted exactly",
+    ),
+    "a rung with nothing at the target's context": (
+        replaced(f"[{A_RUN}]", f"[{A_RUN[:-1]}, sequenceLength: 64}}]"),
+        "NothingToJudge: rung 'a' has no run at the target's context of 128 tokens",
     ),
     "a run that its devices cannot hold": (
         replaced("batchTokens: 2048", "batchTokens: 2048\n  placement: {gpuMemory: 1M}"),

@@ -214,6 +214,7 @@ def record_of(run: ScalingRun, attempt: int, tokens: int, loss: float, now: date
         validation_digest="sha256:v",
         tokenizer_digest="sha256:t",
         gpu_seconds=1.0,
+        context_length=what.sequence_length,
         trainer_version="0",
         finished_at=timestamp(now),
     )

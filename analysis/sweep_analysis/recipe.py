@@ -28,6 +28,7 @@ __all__ = [
     "Optimizer",
     "Schedule",
     "Training",
+    "at_context",
     "batch_tokens_of",
     "resolve",
     "shape_of",
@@ -212,6 +213,12 @@ def whole_batches(training: Training, tokens: tuple[int, ...]) -> tuple[int, ...
     """Token counts rounded to whole optimizer steps, at least ten of them; ascending, duplicates dropped."""
     batch = batch_tokens_of(training, max(tokens))
     return tuple(sorted({batch * max(10, round(t / batch)) for t in tokens}))
+
+
+@lru_cache(maxsize=256)
+def at_context(training: Training, sequence_length: int) -> Training:
+    """The same recipe with another context length; what is derived from it follows."""
+    return training.changed(sequence_length=sequence_length)
 
 
 @lru_cache(maxsize=4096)

@@ -74,6 +74,8 @@ class Due:
     parameters: int
     tokens: tuple[int, ...]
     seed: int
+    context_length: int | None = None
+    """Tokens of a sequence, where the run has a context of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ def _known_of(stated: Any, due: Due, now: str, gpu_seconds: float) -> JSON:
         "validationDigest": UNSTATED,
         "tokenizerDigest": UNSTATED,
         "gpuSeconds": gpu_seconds,
+        "contextLength": due.context_length,
         "trainerVersion": UNSTATED,
         "finishedAt": now,
     }
@@ -176,6 +179,8 @@ def _check_record(record: Record, where: str, due: Due) -> None:
     _same(f"{where}.purpose", record.purpose, due.purpose)
     _same(f"{where}.parameters.total", record.parameters.total, due.parameters)
     _same(f"{where}.seed", record.seed, due.seed)
+    if due.context_length is not None:
+        _same(f"{where}.contextLength", record.context_length, due.context_length)
     if record.run.attempt > due.attempt:
         raise ReportRefused(f"{where}.run.attempt is {record.run.attempt}; this is attempt {due.attempt}")
     if record.tokens not in due.tokens:

@@ -3,12 +3,14 @@
 Owns the vocabulary between planner, operator and trainer. What came out is a record (`record.py`).
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sweep_analysis.document import Document
-from sweep_analysis.recipe import Training
+from sweep_analysis.recipe import Hyperparameters, Training, at_context, resolve
 
 
 class Purpose(StrEnum):
@@ -18,6 +20,8 @@ class Purpose(StrEnum):
     DIAGNOSIS = "Diagnosis"
     TARGET = "Target"
     IMPORTED = "Imported"
+    CONTEXT = "Context"
+    """Of another context length than the target's: for the law of context, never for the gate's."""
 
 
 class Run(Document):
@@ -33,6 +37,17 @@ class Run(Document):
     learning_rate_factor: float = Field(default=1.0, gt=0)
     """Multiplies the recipe's learning rate; other than 1 in diagnosis runs and where a rung was retuned."""
 
+    sequence_length: int | None = Field(default=None, ge=8, le=65_536)
+    """Context in tokens where it is not the recipe's own, with purpose Context."""
+
+    def recipe(self, training: Training) -> Training:
+        """The sweep's recipe as this run follows it."""
+        return training if self.sequence_length is None else at_context(training, self.sequence_length)
+
+    def resolved(self, training: Training) -> Hyperparameters:
+        """Every hyperparameter of this run under the sweep's recipe. Raises ValueError where `resolve` does."""
+        return resolve(self.recipe(training), self.parameters, self.tokens, self.learning_rate_factor)
+
     @property
     def flops(self) -> float:
         """Upper bound of 6·N·D over the run, its decay branches counted as if each were a run of its own."""
@@ -44,6 +59,16 @@ class Rung(Document):
 
     name: str
     runs: tuple[Run, ...] = Field(min_length=1, max_length=64)
+
+    @property
+    def judged(self) -> tuple[Run, ...]:
+        """The runs that are forecast and judged: those of the target's context length."""
+        return judged(self.runs)
+
+
+def judged(runs: Iterable[Run]) -> tuple[Run, ...]:
+    """Of runs, those whose records a law of parameters and tokens may be fitted to."""
+    return tuple(run for run in runs if run.purpose is not Purpose.CONTEXT)
 
 
 class RunOrder(Document):
@@ -57,6 +82,7 @@ class RunOrder(Document):
     attempt: int = Field(ge=1)
     run: Run
     training: Training
+    """The run's own recipe: the sweep's, at the run's context length where it has one."""
     config_digest: str
     """Digest of the resolved hyperparameters and the data; a checkpoint of another configuration is refused."""
     storage: str
@@ -70,3 +96,10 @@ class RunOrder(Document):
     ray: str | None = Field(default=None, max_length=1024)
     """Address of a Ray cluster to train on, or `local` for one of this process's own; None trains without Ray where one
     worker is enough."""
+
+    @model_validator(mode="after")
+    def _one_context(self) -> Self:
+        asked, given = self.run.sequence_length, self.training.sequence_length
+        if asked is not None and asked != given:
+            raise ValueError(f"run.sequenceLength is {asked} and training.sequenceLength is {given}; set both to one")
+        return self

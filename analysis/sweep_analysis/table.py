@@ -90,11 +90,11 @@ def read(
 
     columns: canonical name → the source's name. convention: which N of a Record. missing: rows with an empty or NaN
     needed value are refused, or dropped. signed: needed columns that may be zero or negative. Diagnosis records are
-    left out. Raises TableError.
+    left out, and so are those of runs with a context length of their own unless `context` is needed. Raises TableError.
     """
     if isinstance(records, Table) and columns is None and all(n in records.columns for n in needs):
         return records
-    raw, source, first = _columns_of(records, convention)
+    raw, source, first = _columns_of(records, _Reading(convention, "context" in needs))
     named = _resolve(raw, columns or {}, needs, source)
     length = _length(raw, named, source)
     if length == 0:
@@ -227,13 +227,22 @@ def _number(value: Any, name: str) -> float:
 # ---- sources: each gives columns by name, what to call it in a sentence, and the number of its first row
 
 
-def _columns_of(records: Records, convention: Convention) -> tuple[Mapping[str, Any], str, int]:
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What is taken of a record."""
+
+    convention: Convention
+    contexts: bool
+    """Records of one model at several context lengths, compared by it; else of the target's alone."""
+
+
+def _columns_of(records: Records, how: _Reading) -> tuple[Mapping[str, Any], str, int]:
     if isinstance(records, Table):
         return {**records.columns, **records.labels}, records.source, 1
     if isinstance(records, str | Path):
-        return _file(Path(records), convention)
+        return _file(Path(records), how)
     if isinstance(records, Text):
-        return _text(records.content, records.name, convention)
+        return _text(records.content, records.name, how)
     if isinstance(records, Mapping):
         return records, "the records", 1
     if isinstance(records, np.ndarray) and records.dtype.names:
@@ -243,7 +252,7 @@ def _columns_of(records: Records, convention: Convention) -> tuple[Mapping[str, 
     if hasattr(records, "columns") and hasattr(records, "__getitem__"):  # pandas, polars
         return {str(n): _series(records[n]) for n in records.columns}, "the records", 1
     if isinstance(records, Iterable):
-        return _rows(list(records), convention, "the records", 1)
+        return _rows(list(records), how, "the records", 1)
     raise TableError(
         f"cannot read records from {type(records).__name__}: give Records, a dict of columns, a list of dicts, a data "
         "frame, or the path of a CSV, JSON lines or Parquet file"
@@ -254,8 +263,11 @@ def _series(series: Any) -> Any:
     return series.to_numpy() if hasattr(series, "to_numpy") else np.asarray(series)
 
 
-def _rows(rows: list[Any], convention: Convention, source: str, first: int) -> tuple[Mapping[str, Any], str, int]:
+def _rows(rows: list[Any], how: _Reading, source: str, first: int) -> tuple[Mapping[str, Any], str, int]:
     flat: list[Mapping[str, Any]] = []
+    left_out = {Purpose.DIAGNOSIS}  # retrying what looked bad and keeping the better would bias the fit
+    if not how.contexts:
+        left_out.add(Purpose.CONTEXT)
     for i, row in enumerate(rows):
         if isinstance(row, Mapping) and str(row.get("apiVersion", "")).startswith("scalingsweep.dev/record-"):
             try:
@@ -265,31 +277,44 @@ def _rows(rows: list[Any], convention: Convention, source: str, first: int) -> t
                 where = ".".join(str(part) for part in first_error["loc"])
                 raise TableError(f"{_row(source, first, i)} is not a record: {where}: {first_error['msg']}") from None
         if isinstance(row, Record):
-            if row.purpose != Purpose.DIAGNOSIS:  # retrying what looked bad and keeping the better would bias the fit
-                flat.append(_of_record(row, convention))
+            if row.purpose not in left_out:
+                flat.append(_of_record(row, how))
         elif isinstance(row, Mapping):
             flat.append(_flatten(row))
         elif hasattr(row, "parameters") and hasattr(row, "tokens"):  # any object with the fields of a point
             flat.append({n: getattr(row, n) for n in (*SIZES, "loss", *LABELS) if hasattr(row, n)})
         else:
             raise TableError(f"{_row(source, first, i)} is a {type(row).__name__}; a record or a dict would be right")
-    kinds = {(r["validationDigest"], r["tokenizerDigest"]) for r in flat if "validationDigest" in r}
-    if len(kinds) > 1:
-        raise TableError(
-            f"{source} mix {len(kinds)} pairs of validation set and tokenizer, whose losses cannot be compared: "
-            "fit them one at a time, or compare them with compare_corpora"
-        )
+    _comparable([row for row in flat if "validationDigest" in row], how, source)
     names = dict.fromkeys(name for row in flat for name in row)
     return {n: [row.get(n) for row in flat] for n in names}, source, first
 
 
-def _of_record(record: Record, convention: Convention) -> dict[str, Any]:
+def _comparable(records: list[Mapping[str, Any]], how: _Reading, source: str) -> None:
+    """Refuse losses that cannot be compared; those of another context are of its own windows of the validation set."""
+    kinds = {(r["validationDigest"], r["tokenizerDigest"], r["context"] if how.contexts else None) for r in records}
+    if len(kinds) > (len({r["context"] for r in records}) if how.contexts else 1):
+        raise TableError(
+            f"{source} mix {len(kinds)} pairs of validation set and tokenizer, whose losses cannot be compared: "
+            "fit them one at a time, or compare them with compare_corpora"
+        )
+    sizes = {r["parameters"] for r in records}
+    tokens = [r["tokens"] for r in records]
+    if how.contexts and records and (len(sizes) > 1 or max(tokens) > 1.05 * min(tokens)):
+        raise TableError(
+            f"{source} hold {len(sizes)} model sizes on {min(tokens):,} to {max(tokens):,} tokens; context lengths are"
+            " compared at one size and one token count: choose the records of one"
+        )
+
+
+def _of_record(record: Record, how: _Reading) -> dict[str, Any]:
     return {
-        "parameters": getattr(record.parameters, convention),
+        "parameters": getattr(record.parameters, how.convention),
         "tokens": record.tokens,
         "loss": record.loss,
         "flops": record.flops.six_nd,
         "unique_tokens": record.unique_tokens,
+        "context": record.context_length,
         "run": record.run.uid,
         "validationDigest": record.validation_digest,
         "tokenizerDigest": record.tokenizer_digest,
@@ -307,7 +332,7 @@ def _flatten(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _file(path: Path, convention: Convention) -> tuple[Mapping[str, Any], str, int]:
+def _file(path: Path, how: _Reading) -> tuple[Mapping[str, Any], str, int]:
     if not path.exists():
         raise TableError(f"there is no file {path}")
     if path.is_dir():
@@ -324,14 +349,14 @@ def _file(path: Path, convention: Convention) -> tuple[Mapping[str, Any], str, i
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise TableError(f"{path.name} is not UTF-8 text; CSV, JSON lines or Parquet would be right") from None
-    return _text(text, path.name, convention)
+    return _text(text, path.name, how)
 
 
-def _text(text: str, name: str, convention: Convention) -> tuple[Mapping[str, Any], str, int]:
+def _text(text: str, name: str, how: _Reading) -> tuple[Mapping[str, Any], str, int]:
     """CSV or JSON lines, by the name's ending."""
     suffix = Path(name).suffix.lower()
     if suffix in (".jsonl", ".ndjson", ".json"):
-        return _json(text, name, convention)
+        return _json(text, name, how)
     if suffix not in (".csv", ".tsv", ".txt", ""):
         raise TableError(f"{name}: unknown kind {suffix}; CSV, JSON lines (.jsonl) or Parquet would be right")
     rows = list(csv.reader(text.splitlines(), delimiter="\t" if suffix == ".tsv" else ","))
@@ -347,11 +372,11 @@ def _text(text: str, name: str, convention: Convention) -> tuple[Mapping[str, An
     return dict(zip(head, zip(*body, strict=True), strict=True)) if body else {h: [] for h in head}, name, 2
 
 
-def _json(text: str, source: str, convention: Convention) -> tuple[Mapping[str, Any], str, int]:
+def _json(text: str, source: str, how: _Reading) -> tuple[Mapping[str, Any], str, int]:
     """A JSON array of objects, or one object a line."""
     if text.lstrip().startswith("["):
         try:
-            return _rows(json.loads(text), convention, source, 1)
+            return _rows(json.loads(text), how, source, 1)
         except json.JSONDecodeError as error:
             raise TableError(f"{source} is not JSON: {error.msg} at line {error.lineno}") from None
     rows = []
@@ -361,4 +386,4 @@ def _json(text: str, source: str, convention: Convention) -> tuple[Mapping[str, 
                 rows.append(json.loads(line))
             except json.JSONDecodeError as error:
                 raise TableError(f"line {number} of {source} is not JSON: {error.msg}") from None
-    return _rows(rows, convention, source, 1)
+    return _rows(rows, how, source, 1)

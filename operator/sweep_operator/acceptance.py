@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from sweep_analysis.fit import identifies
-from sweep_analysis.recipe import Training, shape_of, whole_batches
+from sweep_analysis.recipe import Training, at_context, shape_of, whole_batches
 from sweep_analysis.rung import Purpose, Run, Rung
 from sweep_analysis.scale import format_scale
 from sweep_operator.api import TARGET, Generate, RungRuns, RungSpec, RungState, ScalingSweep, SweepSpec
@@ -55,6 +55,13 @@ def accept(sweep: ScalingSweep, policy: Policy) -> Accepted | Refused:
         )
     except ValueError as error:
         return Refused("InvalidSize", str(error))
+    lacking = next((rung.name for rung in rungs if not rung.judged), None)
+    if lacking is not None:
+        return Refused(
+            "NothingToJudge",
+            f"rung {lacking!r} has no run at the target's context of {spec.training.sequence_length:,} tokens, by which"
+            " it could be judged; add one without sequenceLength",
+        )
     for objection in (
         _too_many_records(rungs),
         _edited_after_start(sweep, rungs),
@@ -104,7 +111,9 @@ def _resolve_rung(training: Training, rung: RungSpec) -> Rung:
         exact = shape_of(training, entry.parameters).parameters
         tokens = tuple(round(ratio * exact) for ratio in entry.tokens_per_parameter)
         for seed in entry.seeds:
-            run = _run(training, entry.parameters, tokens, seed, entry.learning_rate_factor)
+            run = _run(
+                training, entry.parameters, tokens, seed, entry.learning_rate_factor, context=entry.sequence_length
+            )
             runs[run.content_digest] = run
     if len(runs) > MAX_RUNS:
         raise ValueError(f"rung {rung.name!r} has {len(runs)} runs; at most {MAX_RUNS} are taken")
@@ -118,7 +127,11 @@ def _run(
     seed: int,
     learning_rate_factor: float = 1.0,
     purpose: Purpose = Purpose.LADDER,
+    context: int | None = None,
 ) -> Run:
+    """The run as it will be trained; one at the recipe's own context is a run like any other."""
+    if context is not None and context != training.sequence_length:
+        training, purpose = at_context(training, context), Purpose.CONTEXT
     if max(tokens) > MAX_TOKENS:
         raise ValueError(
             f"{format_scale(max(tokens))} tokens are more than can be counted exactly; at most"
@@ -130,11 +143,12 @@ def _run(
         seed=seed,
         learning_rate_factor=learning_rate_factor,
         purpose=purpose,
+        sequence_length=training.sequence_length if purpose is Purpose.CONTEXT else None,
     )
 
 
 def _largest(rung: Rung) -> int:
-    return max(run.parameters for run in rung.runs)
+    return max(run.parameters for run in rung.judged)
 
 
 def _edited_after_start(sweep: ScalingSweep, rungs: tuple[Rung, ...]) -> Refused | None:
@@ -162,8 +176,10 @@ def _too_many_records(rungs: tuple[Rung, ...]) -> Refused | None:
 def _same_record_twice(rungs: tuple[Rung, ...]) -> Refused | None:
     """A rung is judged record by record, so two of its runs may not owe the same one at different learning rates."""
     for rung in rungs:
-        owed = Counter((run.parameters, tokens, run.seed) for run in rung.runs for tokens in run.tokens)
-        (parameters, tokens, seed), times = owed.most_common(1)[0]
+        owed = Counter(
+            (run.parameters, tokens, run.seed, run.sequence_length) for run in rung.runs for tokens in run.tokens
+        )
+        (parameters, tokens, seed, _), times = owed.most_common(1)[0]
         if times > 1:
             return Refused(
                 "DuplicateRuns",
@@ -185,7 +201,7 @@ def _not_increasing(rungs: tuple[Rung, ...]) -> Refused | None:
 
 
 def _target_below_ladder(spec: SweepSpec, rungs: tuple[Rung, ...], target: Run) -> Refused | None:
-    largest = max((run for rung in rungs for run in rung.runs), key=lambda run: run.parameters * max(run.tokens))
+    largest = max((run for rung in rungs for run in rung.judged), key=lambda run: run.parameters * max(run.tokens))
     if target.parameters * max(target.tokens) > largest.parameters * max(largest.tokens):
         return None
     return Refused(
@@ -231,4 +247,4 @@ def _does_not_fit(sweep: ScalingSweep, rungs: tuple[Rung, ...], target: Run) -> 
 
 
 def _design(rungs: Iterable[Rung]) -> list[tuple[float, float]]:
-    return [(run.parameters, tokens) for rung in rungs for run in rung.runs for tokens in run.tokens]
+    return [(run.parameters, tokens) for rung in rungs for run in rung.judged for tokens in run.tokens]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sweep_analysis.flops import six_nd
-from sweep_analysis.recipe import Training, resolve
+from sweep_analysis.recipe import Training
 from sweep_analysis.rung import Purpose, Run
 from sweep_operator.api import Budget, RunState, ScalingRun, Spent
 
@@ -32,7 +32,7 @@ class Cost:
 
 def trained_tokens(training: Training, run: Run) -> int:
     """Tokens over all steps of a run: the trunk up to the largest count, and a decay branch for each smaller one."""
-    plan = resolve(training, run.parameters, run.tokens, run.learning_rate_factor)
+    plan = run.resolved(training)
     branches = sum(round(training.schedule.decay * steps) for steps in plan.steps[:-1])
     return (plan.steps[-1] + branches) * plan.batch_tokens
 
@@ -66,7 +66,9 @@ def overdrawn(budget: Budget, spent: Spent) -> str | None:
         return f"{spent.flops:.3g} FLOPs were used, and the budget is {budget.flops:.3g}; raise budget.flops to go on"
     hours = spent.gpu_seconds / 3600
     if budget.gpu_hours is not None and hours > budget.gpu_hours:
-        return f"{hours:.3g} GPU-hours were used, and the budget is {budget.gpu_hours:g}; raise budget.gpuHours to go on"
+        return (
+            f"{hours:.3g} GPU-hours were used, and the budget is {budget.gpu_hours:g}; raise budget.gpuHours to go on"
+        )
     return None
 
 

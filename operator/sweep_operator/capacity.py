@@ -5,7 +5,6 @@ Looks at no node: what a selector matches changes, and reading it would take a r
 """
 
 from sweep_analysis.memory import least_setting, peak, refusal
-from sweep_analysis.recipe import resolve
 from sweep_analysis.rung import Run
 from sweep_operator.api import Placement, ScalingSweep
 
@@ -22,7 +21,7 @@ def capacity_of(sweep: ScalingSweep, placement: Placement) -> float | None:
 def needed_bytes(sweep: ScalingSweep, rung: str, run: Run) -> float:
     """Predicted peak on each device of the rung (or of the target, by its name), bytes."""
     training, gpus = sweep.spec.training, max(1, sweep.spec.placement_of(rung).gpus_per_node)
-    hyper = resolve(training, run.parameters, run.tokens, run.learning_rate_factor)
+    hyper = run.resolved(training)
     return peak(hyper.shape, hyper.sequence_length, least_setting(training, hyper, gpus)).total_bytes
 
 
@@ -33,5 +32,5 @@ def misfit(sweep: ScalingSweep, rung: str, run: Run) -> str | None:
     if capacity is None:
         return None
     training = sweep.spec.training
-    hyper = resolve(training, run.parameters, run.tokens, run.learning_rate_factor)
+    hyper = run.resolved(training)
     return refusal(training, hyper, max(1, placement.gpus_per_node), capacity)

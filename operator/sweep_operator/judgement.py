@@ -39,9 +39,9 @@ def known(sweep: ScalingSweep, history: History) -> list[tuple[Point, ...]]:
 
 
 def runs_of(sweep: ScalingSweep, rung: RungStatus, runs: Iterable[ScalingRun]) -> tuple[ScalingRun, ...]:
-    """The children that train this revision's planned runs, in the order of the plan."""
+    """The children that train this revision's judged runs, in the order of the plan."""
     by_name = {run.metadata.name: run for run in runs}
-    names = (run_name(sweep, rung.name, rung.revision, run) for run in rung.runs)
+    names = (run_name(sweep, rung.name, rung.revision, run) for run in rung.judged)
     return tuple(by_name[name] for name in names if name in by_name)
 
 
@@ -108,7 +108,7 @@ def verdict_of(
     return judge(
         Evidence(
             rung=rung.name,
-            planned=rung.runs,
+            planned=rung.judged,
             records=tuple(record for child in planned for record in child.status.accepted),
             earlier=history,
             failures=failures,

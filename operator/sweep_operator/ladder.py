@@ -219,7 +219,7 @@ def _foretell(
     """Write the forecast down before the first run exists; for the target, decide on its launch as well."""
     spec = view.sweep.spec
     sweep = view.sweep.changed(status=status)
-    expected = judgement.forecast_of(sweep, judgement.history_of(sweep, view.children), rung.runs)
+    expected = judgement.forecast_of(sweep, judgement.history_of(sweep, view.children), rung.judged)
     thresholds = judgement.thresholds_of(spec, len(accepted.rungs))
     written = rung.changed(
         state=RungState.FORECAST,

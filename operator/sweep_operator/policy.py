@@ -90,7 +90,7 @@ class Policy(Document):
     def _of_ladder(self, spec: SweepSpec, rungs: tuple[Rung, ...]) -> str | None:
         if len(rungs) < self.min_rungs:
             return f"the ladder has {len(rungs)} rungs; this platform asks for at least {self.min_rungs}"
-        compute = [run.parameters * max(run.tokens) for rung in rungs for run in rung.runs]
+        compute = [run.parameters * max(run.tokens) for rung in rungs for run in rung.judged]
         if max(compute) < self.min_span * min(compute):
             return (
                 f"the ladder spans a factor of {max(compute) / min(compute):.3g} in compute;"

@@ -354,6 +354,7 @@ def objection_to(record: Record, reported_attempt: int, run: ScalingRun) -> str 
         ("purpose", record.purpose, spec.run.purpose),
         ("parameter count", record.parameters.total, spec.run.parameters),
         ("seed", record.seed, spec.run.seed),
+        ("context length", record.context_length, spec.run.sequence_length or record.context_length),
     ):
         if got != due:
             return f"its {what} is {got}, not {due}"

@@ -240,3 +240,36 @@ def test_too_few_points_and_bad_designs_are_values_with_a_remedy():
     assert "distinct values of parameters" in one_size.message
     with pytest.raises(ValueError, match="was not fitted"):
         few.predict(1e9, 1e10)
+
+
+def _at(context, loss, *, n=1_000, d=10_000):
+    """A record of a run at this context; 128 is the target's."""
+    purpose = "Ladder" if context == 128 else "Context"
+    record = _record(n, d, loss, uid=f"{context}-{n}-{d}", purpose=purpose)
+    return record.changed(context_length=context, validation_digest=f"sha256:{context}")
+
+
+def _at_contexts():
+    """What 2 + 3·s^-0.5 gives at six context lengths."""
+    return [_at(s, 2.0 + 3.0 * s**-0.5) for s in (32, 64, 128, 256, 512, 1024)]
+
+
+def test_records_of_other_contexts_are_no_points_of_a_law_of_parameters_and_tokens():
+    assert list(read(_at_contexts())["loss"]) == [pytest.approx(2.0 + 3.0 * 128**-0.5)]
+
+
+def test_the_law_of_context_recovers_its_constants_from_records_of_several_contexts():
+    found = fit(_at_contexts(), "ContextLength").constants
+    assert {name: pytest.approx(value, rel=1e-3) for name, value in found.items()} == {"E": 2, "K": 3, "gamma": 0.5}
+
+
+def test_the_law_of_context_compares_one_size_on_one_token_count():
+    for other in (_at(256, 3.0, n=2_000), _at(256, 3.0, d=20_000)):
+        with pytest.raises(TableError, match="compared at one size and one token count"):
+            fit([*_at_contexts(), other], "ContextLength")
+
+
+def test_one_context_has_one_validation_set():
+    twice = _at(256, 3.0).changed(validation_digest="sha256:another")
+    with pytest.raises(TableError, match="pairs of validation set"):
+        fit([*_at_contexts(), twice], "ContextLength")

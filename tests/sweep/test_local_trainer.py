@@ -1,5 +1,6 @@
 """A seconds-long ladder with the real trainer, disturbed in every way: the same losses to the last digit in the end."""
 
+import json
 import os
 import random
 import shutil
@@ -91,6 +92,31 @@ def test_every_run_of_the_ladder_has_its_records(undisturbed):
     assert len(found) == 4
     assert all(len(records) == 2 for records in found.values())
     assert (undisturbed.workdir / "report.html").exists()
+
+
+def test_runs_of_two_context_lengths_are_trained_side_by_side_and_one_of_them_is_judged(folder, undisturbed):
+    other = "{parameters: 14K, tokensPerParameter: [8], sequenceLength: 32}"
+    folder.edit(
+        "{parameters: 14K, tokensPerParameter: [4, 8]}", f"{{parameters: 14K, tokensPerParameter: [4, 8]}}, {other}"
+    )
+    done = folder.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    statuses = [json.loads(file.read_text()) for file in folder.workdir.glob("runs/*/status.json")]
+    records = [record for status in statuses for record in status["accepted"]]
+    assert {record["contextLength"]: record["purpose"] for record in records} == {128: "Ladder", 32: "Context"}
+    (apart,) = (record for record in records if record["contextLength"] == 32)
+    (beside,) = (
+        record
+        for record in records
+        if record["contextLength"] == 128
+        and (record["parameters"], record["tokens"]) == (apart["parameters"], apart["tokens"])
+    )
+    assert apart["validationDigest"] != beside["validationDigest"]
+    assert apart["flops"]["detailed"] < beside["flops"]["detailed"]
+    assert apart["loss"] != beside["loss"]
+    ours, alone = folder.status(), undisturbed.status()
+    assert [rung["forecast"]["outcome"] for rung in ours["rungs"]] == [r["forecast"]["outcome"] for r in alone["rungs"]]
+    assert [rung["loss"] for rung in ours["rungs"]] == [rung["loss"] for rung in alone["rungs"]]
 
 
 def busy_or_over(folder, driver):

@@ -1,6 +1,7 @@
 """What an own trainer hands in: what is filled in, and the one sentence for everything that is not taken."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -116,6 +117,18 @@ def test_what_is_not_taken_is_answered_in_one_sentence(document: Any, sentence: 
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) <= 1024
+
+
+def test_a_run_with_a_context_of_its_own_has_it_in_its_records() -> None:
+    due = replace(DUE, context_length=512, purpose=Purpose.CONTEXT)
+
+    def told(**fields: Any) -> int | None:
+        (record,) = read_report(json.dumps(one(**fields)).encode(), due, now=NOW).records.records
+        return record.context_length
+
+    assert told() == told(contextLength=512) == 512
+    with pytest.raises(ReportRefused, match=r"records\[0\].contextLength is 128, not 512"):
+        told(contextLength=128)
 
 
 WORDS = st.sampled_from(

@@ -161,6 +161,9 @@ def test_only_a_regular_file_is_read(kind: str, beside: Reporter, told: Outbox, 
 
 def test_device_time_is_counted_in_gpus(document: Path) -> None:
     task = Task.of({**ENVIRONMENT, "SCALINGSWEEP_REPORT": str(document), "SCALINGSWEEP_GPUS": "8"})
+    assert task.due.context_length is None
+    own = {"SCALINGSWEEP_REPORT": str(document), "SCALINGSWEEP_SEQUENCE_LENGTH": "512"}
+    assert Task.of({**ENVIRONMENT, **own}).due.context_length == 512
     assert task.gpus == 8
 
 

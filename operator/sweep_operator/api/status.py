@@ -9,7 +9,7 @@ from sweep_analysis.document import Document
 from sweep_analysis.fit import Interval
 from sweep_analysis.forecast import Forecast, NoForecast
 from sweep_analysis.gate import Thresholds, Verdict
-from sweep_analysis.rung import Run
+from sweep_analysis.rung import Run, judged
 
 Time = Annotated[str, Field(max_length=40)]
 """RFC 3339, UTC."""
@@ -120,6 +120,11 @@ class RungStatus(Document):
     """When its first runs were asked for."""
     finished_at: Time | None = None
     """When it was judged for the last time."""
+
+    @property
+    def judged(self) -> tuple[Run, ...]:
+        """The runs that are forecast and judged: those of the target's context length."""
+        return judged(self.runs)
 
 
 class Law(Document):

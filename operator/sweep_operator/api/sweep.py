@@ -80,6 +80,8 @@ class RungRuns(Document):
     """A run for each."""
     learning_rate_factor: float = Field(default=1.0, gt=0, le=1000)
     """Multiplies the recipe's learning rate for these runs."""
+    sequence_length: int | None = Field(default=None, ge=8, le=65_536)
+    """Context in tokens; the recipe's when left out. Runs of another are trained with the rung and never judged."""
 
 
 class RungSpec(Document):

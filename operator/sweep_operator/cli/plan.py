@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sweep_analysis.recipe import resolve
-from sweep_analysis.rung import Run
+from sweep_analysis.rung import Run, judged
 from sweep_analysis.scale import format_scale
 from sweep_operator import budget
 from sweep_operator.acceptance import Refused, accept
@@ -107,8 +106,10 @@ def _plan_manifest(options: argparse.Namespace) -> Exit:
 
     history, served = history_in(options.workdir, sweep), sweep.spec.target.inference_tokens
     if sweep.spec.records:
-        plan["imports"] = _imported(options.manifest, sweep, verdict.rungs[0].runs)
-    plan |= around(options, sweep.spec.training, steps, verdict.target, history, served)
+        plan["imports"] = _imported(options.manifest, sweep, verdict.rungs[0].judged)
+    plan |= around(
+        options, sweep.spec.training, [(name, judged(runs)) for name, runs in steps], verdict.target, history, served
+    )
     if options.output == "table":
         _print(plan)
         if "imports" in plan:
@@ -153,7 +154,7 @@ def _plan(
     compute = sum(rung["flops"]["sixND"] for rung in rungs)
     for rung in rungs:
         rung["share"] = rung["flops"]["sixND"] / compute
-    largest = max(run.parameters * run.tokens[-1] for _, runs in steps for run in runs)
+    largest = max(run.parameters * run.tokens[-1] for _, runs in steps for run in judged(runs))
     parallel = sweep.spec.limits.parallelism or cores()
     times = [rung["gpuSeconds"] for rung in rungs]
     return {
@@ -169,7 +170,7 @@ def _plan(
 
 def _step(sweep: ScalingSweep, name: str, runs: tuple[Run, ...], measured: Sequence[ScalingRun]) -> dict[str, Any]:
     training = sweep.spec.training
-    recipes = [resolve(training, run.parameters, run.tokens, run.learning_rate_factor) for run in runs]
+    recipes = [run.resolved(training) for run in runs]
     trained = [budget.trained_tokens(training, run) for run in runs]
     cost = budget.cost_of(training, runs, measured)
     capacity = capacity_of(sweep, sweep.spec.placement_of(name))
@@ -178,6 +179,7 @@ def _step(sweep: ScalingSweep, name: str, runs: tuple[Run, ...], measured: Seque
         "runs": len(runs),
         "parameters": sorted({run.parameters for run in runs}),
         "tokens": sorted({tokens for run in runs for tokens in run.tokens}),
+        "contexts": sorted({recipe.sequence_length for recipe in recipes}),
         "flops": {
             "sixND": cost.flops,
             "detailed": sum(recipe.flops_detailed(tokens) for recipe, tokens in zip(recipes, trained, strict=True)),
@@ -197,15 +199,18 @@ def _gpu_memory(sweep: ScalingSweep, name: str, runs: tuple[Run, ...], capacity:
 
 
 def _print(plan: dict[str, Any]) -> None:
+    several = len({context for step in (*plan["rungs"], plan["target"]) for context in step["contexts"]}) > 1
     known = any("gpuMemory" in step for step in (*plan["rungs"], plan["target"]))
     memory = ("MEMORY", "MEMORY/GPU") if known else ("MEMORY",)
-    header = ("RUNG", "RUNS", "PARAMETERS", "TOKENS", "FLOPS (6ND)", "FLOPS (DETAILED)", "SHARE", *memory, "GPU-TIME")
+    sizes = ("PARAMETERS", "TOKENS", "CONTEXT") if several else ("PARAMETERS", "TOKENS")
+    header = ("RUNG", "RUNS", *sizes, "FLOPS (6ND)", "FLOPS (DETAILED)", "SHARE", *memory, "GPU-TIME")
     rows = [
         (
             step["name"],
             str(step["runs"]),
             _sizes(step["parameters"]),
             _sizes(step["tokens"]),
+            *((", ".join(f"{context:,}" for context in step["contexts"]),) if several else ()),
             in_flops(step["flops"]["sixND"]),
             in_flops(step["flops"]["detailed"]),
             percent(step.get("share")),
@@ -215,7 +220,7 @@ def _print(plan: dict[str, Any]) -> None:
         )
         for step in (*plan["rungs"], plan["target"])
     ]
-    print(table(header, rows, right=(1, *range(4, len(header)))))
+    print(table(header, rows, right=(1, *range(len(sizes) + 2, len(header)))))
     print(f"\nladder   {in_flops(plan['flops'])} FLOPs in all; the target is {plan['jump']:.3g} times its largest run")
     if plan["gpuSeconds"] is None:
         print("time     unknown: nothing was measured on this machine yet (--workdir names a ladder that was)")

@@ -49,8 +49,8 @@ def plan_next(options: argparse.Namespace) -> Exit:
     planned = next((rung for rung in verdict.rungs if rung.name not in done), None)
     steps = []
     if planned is not None:
-        first = max(planned.runs, key=lambda run: run.parameters)
-        alike = sum(run.parameters == first.parameters for run in planned.runs)
+        first = max(planned.judged, key=lambda run: run.parameters)
+        alike = sum(run.parameters == first.parameters for run in planned.judged)
         steps = [Step(float(first.parameters), tuple(t / first.parameters for t in first.tokens), alike)]
     with progress("proposals") as told:
         answer = propose(
@@ -69,7 +69,7 @@ def plan_next(options: argparse.Namespace) -> Exit:
         proposal["gpuSeconds"] = _seconds(training, proposal, children)
         proposal["planned"] = bool(steps) and proposal["parameters"] == round(steps[0].parameters)
     document["nextPlanned"] = planned.name if planned else None
-    document |= around(options, training, [(r.name, r.runs) for r in verdict.rungs], target, history)
+    document |= around(options, training, [(r.name, r.judged) for r in verdict.rungs], target, history)
     if options.output == "table":
         _print(document)
     else:

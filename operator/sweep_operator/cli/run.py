@@ -112,6 +112,9 @@ def _checked(options: argparse.Namespace, held: ExitStack) -> _Climb:
         held.callback(nursery.close)
     path, cache = options.manifest.resolve(), cache_folder()
     prepared = prepare(sweep.spec.training, path.parent, cache)
+    for recipe in {run.recipe(sweep.spec.training) for rung in verdict.rungs for run in rung.runs}:
+        if recipe != sweep.spec.training:
+            prepare(recipe, path.parent, cache)  # what cannot be read at another context is refused here as well
     if standing and (kept := store.data()) and (changed := changed_since(kept, prepared)):
         raise InputError(changed)
     return _Climb(store, sweep, policy, prepared, path, cache, nursery, PassTimes())

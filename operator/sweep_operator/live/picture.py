@@ -129,7 +129,7 @@ def _row(
 ) -> RungRow:
     due = (*rung.runs, *rung.experiments)
     children = {run: by_name.get(run_name(sweep, rung.name, rung.revision, run)) for run in due}
-    planned = [children[run] for run in rung.runs]
+    planned = [children[run] for run in rung.judged]
     losses = [record.loss for child in planned if child for record in child.status.accepted]
     states = [child.status.state for child in children.values() if child]
     numbers = next((c.numbers for c in rung.verdict.checks if c.name == OBSERVED), {}) if rung.verdict else {}

@@ -98,8 +98,8 @@ def _rung(series: _Samples, rung: RungStatus, row: RungRow, runs: Sequence[Scali
     for state, count in Counter(run.status.state for run in runs).items():
         series.add("rung_runs", float(count), *labels, state)
     if rung.runs:
-        series.add("rung_parameters", float(max(run.parameters for run in rung.runs)), *labels)
-        series.add("rung_compute_flops", max(6.0 * run.parameters * max(run.tokens) for run in rung.runs), *labels)
+        series.add("rung_parameters", float(max(run.parameters for run in rung.judged)), *labels)
+        series.add("rung_compute_flops", max(6.0 * run.parameters * max(run.tokens) for run in rung.judged), *labels)
     series.add("rung_loss_nats", row.loss, *labels)
     series.bounded("rung_forecast_loss_nats", "nats", row.forecast, *labels)
     series.add("rung_deviation_ratio", row.deviation, *labels)

@@ -107,7 +107,7 @@ def foretold(ladder: Ladder, rung: RungStatus) -> tuple[Foretold, ...]:
 def owed(ladder: Ladder, rung: RungStatus) -> dict[tuple[int, int], list[float]]:
     """Every (N, D) at which the rung owes records, in the order of the plan, with the losses that have come."""
     came: dict[tuple[int, int], list[float]] = {}
-    for run in rung.runs:
+    for run in rung.judged:
         losses = ladder.losses[rung.name, rung.revision, run.content_digest]
         for tokens in run.tokens:
             came.setdefault((run.parameters, tokens), []).extend([losses[tokens]] if tokens in losses else [])
@@ -146,7 +146,7 @@ def learning_curves(ladder: Ladder) -> list[LearningCurve]:
     return [
         LearningCurve(
             run.spec.rung,
-            f"seed {run.spec.run.seed}",
+            f"seed {run.spec.run.seed}{_context_words(run)}",
             ladder.curves[run.metadata.name],
             tuple((r.tokens, r.loss) for r in run.status.accepted),
         )
@@ -189,10 +189,16 @@ def timeline(ladder: Ladder) -> tuple[list[Bar], list[Mark], str]:
 
 def _run_words(run: ScalingRun) -> str:
     spec = run.spec.run
-    what = f"{spec.parameters:,} parameters, seed {spec.seed}"
+    what = f"{spec.parameters:,} parameters, seed {spec.seed}{_context_words(run)}"
     if spec.learning_rate_factor != 1:
         what += f", learning rate x{spec.learning_rate_factor:g}"
     return what if spec.purpose is not Purpose.DIAGNOSIS else f"diagnosis, {what}"
+
+
+def _context_words(run: ScalingRun) -> str:
+    """`, context 512` of a run with a context of its own."""
+    length = run.spec.run.sequence_length
+    return f", context {length:,}" if length is not None else ""
 
 
 def _seconds(start: str, moment: str) -> float:

@@ -65,7 +65,9 @@ def forecast_table(ladder: Ladder) -> Markup:
                 else None,
             )
         )
-    seeds = any(len(r.runs) > len({(run.parameters, run.tokens) for run in r.runs}) for r in ladder.sweep.status.rungs)
+    seeds = any(
+        len(r.judged) > len({(run.parameters, run.tokens) for run in r.judged}) for r in ladder.sweep.status.rungs
+    )
     several = " Of several seeds, the mean and the range are given." if seeds else ""
     caption = tag("caption", f"Every planned record; losses in nats per token.{several}")
     return scrolling(tag("table", caption, tag("thead", head), *bodies, class_="numbers"), "Forecasts and observations")

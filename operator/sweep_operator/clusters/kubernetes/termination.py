@@ -30,6 +30,7 @@ def parse_termination_message(
         parameters=spec.parameters,
         tokens=spec.tokens,
         seed=spec.seed,
+        context_length=spec.sequence_length,
     )
     try:
         reported = read_termination_message(text, due, now=ended_at)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sweep_analysis.recipe import resolve
 from sweep_analysis.rung import RunOrder
 from sweep_operator.api import Imports, RunStatus, ScalingRun, ScalingSweep, SweepStatus
 from sweep_operator.clusters import ABSENT, PAUSED, Cause, Ending, Event, Workload, WorkloadState
@@ -110,8 +109,7 @@ class LocalCluster:
     def start(self, sweep: ScalingSweep, run: ScalingRun, attempt: int) -> None:
         if self.workload(run, attempt).state is not WorkloadState.ABSENT:
             return
-        spec = run.spec.run
-        recipe = resolve(sweep.spec.training, spec.parameters, spec.tokens, spec.learning_rate_factor)
+        recipe = run.spec.run.resolved(sweep.spec.training)
         self._queue.append(_Job(sweep, run, attempt, memory.run_bytes(recipe)))
         self._queue.sort(key=lambda job: -job.run.spec.run.flops)  # the longest first, so that the last one ends early
         self._fill_slots()
@@ -202,7 +200,7 @@ class LocalCluster:
             name=name,
             attempt=job.attempt,
             run=job.run.spec.run,
-            training=job.sweep.spec.training.rooted(self.root),
+            training=job.run.spec.run.recipe(job.sweep.spec.training).rooted(self.root),
             config_digest=job.run.spec.config_digest,
             storage=str(folder / "storage"),
             report=str(folder / "report"),

@@ -113,6 +113,7 @@ def train(path: str) -> int:
             validation_digest="sha256:v",
             tokenizer_digest="sha256:t",
             gpu_seconds=time.monotonic() - begun,
+            context_length=recipe.sequence_length,
             trainer_version="stand-in",
             finished_at=now(),
         )
