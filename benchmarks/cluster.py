@@ -31,6 +31,7 @@ import cluster_world as world
 import psutil
 from cluster_world import NAMESPACE, free_port
 
+from sweep_operator.clusters.kubernetes import resources
 from sweep_operator.clusters.kubernetes.client import Api
 from sweep_operator.clusters.kubernetes.resources import JOBS, RUN_LABEL, RUNS, SWEEPS
 
@@ -142,18 +143,18 @@ def promotions(sweeps: int, seconds: float = 60.0, per_second: float = 2.0) -> d
         names = list(world.names(sweeps))
         world.put(api, world.begun("d", seeds=3), names)
         runs: dict[str, Any] = {}
-        children: dict[str, list[float]] = {}
+        children: dict[str, dict[str, float]] = {}
         started: set[str] = set()
         controller = world.JobController(api, started=started.add)
         pool = ThreadPoolExecutor(8)
 
         def learn_run(kind: str, run: Any) -> None:
             runs[run["metadata"]["name"]] = run
-            if kind == "ADDED" and run["spec"]["rung"] == "e":
-                children.setdefault(run["spec"]["sweep"], []).append(time.monotonic())
+            if run["spec"]["rung"] == "e":
+                children.setdefault(run["spec"]["sweep"], {}).setdefault(run["metadata"]["name"], time.monotonic())
 
         def learn_job(kind: str, job: Any) -> None:
-            if kind == "ADDED":
+            if kind == "ADDED" and not job.get("status"):
                 pool.submit(controller.run, job)
 
         world.Follower(api, RUNS.path(NAMESPACE), learn_run)
@@ -182,7 +183,7 @@ def promotions(sweeps: int, seconds: float = 60.0, per_second: float = 2.0) -> d
                 pool.submit(end_rung, sweep)
             _until(lambda: all(len(children.get(sweep, ())) == 3 for sweep in promoted), 120)
             took = time.monotonic() - start
-            latencies = sorted(max(children[sweep]) - ended[sweep] for sweep in promoted)
+            latencies = sorted(max(children[sweep].values()) - ended[sweep] for sweep in promoted)
             time.sleep(3)
             return {
                 "sweeps": sweeps,
@@ -197,9 +198,8 @@ def promotions(sweeps: int, seconds: float = 60.0, per_second: float = 2.0) -> d
 
 
 def throughput(runs: int) -> dict[str, Any]:
-    """One-GPU runs as bare Jobs, then the same through sweeps, on simulated nodes."""
+    """One-GPU runs as bare Jobs (the very ones that a sweep makes), then through sweeps, on simulated nodes."""
     with tempfile.TemporaryDirectory() as name, running(Path(name), workloads=True) as (plane, api):
-        bare = _bare(api, runs)
         per_sweep = 60
         sizes = ("20K", "27K", "46K", "67K")
         first = [{"parameters": s, "tokensPerParameter": [10, 20], "seeds": list(range(15))} for s in sizes]
@@ -215,6 +215,7 @@ def throughput(runs: int) -> dict[str, Any]:
             )
             for sweep in world.names(runs // per_sweep)
         ]
+        bare = _bare(api, [job for document in documents for job in world.bare_jobs(document)])
         known: dict[str, Any] = {}
         reported: set[str] = set()
         succeeded: dict[str, float] = {}
@@ -227,8 +228,8 @@ def throughput(runs: int) -> dict[str, Any]:
                 succeeded.setdefault(run_name, time.monotonic())
 
         def learn_job(kind: str, job: Any) -> None:
-            run_name = job["metadata"].get("labels", {}).get(RUN_LABEL)
-            if run_name and run_name not in reported:
+            run_name = job["metadata"]["labels"][RUN_LABEL]
+            if run_name not in reported and job.get("status", {}).get("ready"):  # it runs: its record is due
                 reported.add(run_name)
                 pool.submit(world.report, api, known[run_name], 1)
 
@@ -255,11 +256,8 @@ def throughput(runs: int) -> dict[str, Any]:
         }
 
 
-def _bare(api: Api, count: int) -> float:
-    """Seconds from the first creation to the last Job's completion."""
-    container = {"name": "trainer", "image": "any", "resources": {"limits": {"nvidia.com/gpu": 1}}}
-    pod = {"restartPolicy": "Never", "containers": [container]}
-    spec = {"backoffLimit": 0, "template": {"metadata": {"annotations": ANNOTATIONS}, "spec": pod}}
+def _bare(api: Api, jobs: list[dict[str, Any]]) -> float:
+    """Seconds from the first creation to the last Job's completion; the Jobs and what is left of them are removed."""
     done: set[str] = set()
 
     def learn(kind: str, job: Any) -> None:
@@ -268,16 +266,16 @@ def _bare(api: Api, count: int) -> float:
 
     follower = world.Follower(api, JOBS.path(NAMESPACE), learn)
     began = time.monotonic()
-
-    def create(number: int) -> None:
-        document = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": f"bare-{number}"}, "spec": spec}
-        api.create(JOBS.path(NAMESPACE), document)
-
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(create, range(count)))
-    _until(lambda: len(done) == count, 300)
+        list(pool.map(lambda job: api.create(JOBS.path(NAMESPACE), job), jobs))
+    _until(lambda: len(done) == len(jobs), 300)
     took = time.monotonic() - began
     follower.stop()
+    with ThreadPoolExecutor(8) as pool:
+        paths = (JOBS.path(NAMESPACE, job["metadata"]["name"]) for job in jobs)
+        list(pool.map(lambda path: api.delete(path), paths))
+    pods = resources.PODS.path(NAMESPACE)
+    _until(lambda: not any(page["items"] for page in api.pages(pods)), 300)
     return took
 
 

@@ -4,13 +4,18 @@ Owns how a thousand sweeps come to stand there within a minute: one ladder is cl
 written under other names, as the operator itself would have left them.
 """
 
+import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from urllib3.exceptions import HTTPError
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "tests"))
@@ -19,11 +24,17 @@ from control_plane import ControlPlane, free_port  # noqa: E402, F401 - found by
 from simulated_cluster import Killed, SimulatedCluster, climb, healthy  # noqa: E402 - as above
 
 from sweep_analysis.flops import six_nd  # noqa: E402 - as above
-from sweep_operator.api import ScalingRun, ScalingSweep  # noqa: E402 - as above
+from sweep_operator.acceptance import Accepted, accept  # noqa: E402 - as above
+from sweep_operator.api import RungStatus, ScalingRun, ScalingSweep  # noqa: E402 - as above
 from sweep_operator.clusters.kubernetes.client import Api  # noqa: E402 - as above
+from sweep_operator.clusters.kubernetes.errors import ApiError  # noqa: E402 - as above
+from sweep_operator.clusters.kubernetes.jobs import Images, job_document  # noqa: E402 - as above
 from sweep_operator.clusters.kubernetes.ownership import run_document  # noqa: E402 - as above
 from sweep_operator.clusters.kubernetes.resources import JOBS, RUNS, SWEEPS  # noqa: E402 - as above
+from sweep_operator.conditions import timestamp  # noqa: E402 - as above
+from sweep_operator.ladder import scaling_run  # noqa: E402 - as above
 from sweep_operator.names import run_name  # noqa: E402 - as above
+from sweep_operator.policy import Policy  # noqa: E402 - as above
 
 JSON = dict[str, Any]
 SIZES = {"a": "20K", "b": "27K", "c": "46K", "d": "67K", "e": "96K"}
@@ -50,6 +61,21 @@ def manifest(name: str, seeds: int, rungs: dict[str, str] = SIZES, **spec: Any) 
         "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {**body, **spec},
     }
+
+
+def bare_jobs(document: JSON) -> list[JSON]:
+    """The Jobs of a sweep's first rung as somebody without an operator would create them: owned by nobody."""
+    sweep = ScalingSweep.model_validate({**document, "metadata": {**document["metadata"], "uid": "u-1"}})
+    accepted = accept(sweep, Policy())
+    assert isinstance(accepted, Accepted), accepted
+    first = accepted.rungs[0]
+    jobs = []
+    for run in first.runs:
+        job = job_document(sweep, scaling_run(sweep, RungStatus(name=first.name, runs=first.runs), run), 1, Images())
+        del job["metadata"]["ownerReferences"]
+        job["spec"]["template"]["spec"]["serviceAccountName"] = "default"
+        jobs.append(job)
+    return jobs
 
 
 @dataclass(frozen=True)
@@ -137,7 +163,7 @@ def record_set(run: JSON, attempt: int) -> JSON:
                 "tokenizerDigest": "sha256:t",
                 "gpuSeconds": 1.0,
                 "trainerVersion": "0",
-                "finishedAt": "2026-01-01T00:00:00.000Z",
+                "finishedAt": timestamp(datetime.now(UTC)),
             }
         )
     return {"attempt": attempt, "records": records}
@@ -189,8 +215,6 @@ class JobController:
 
 
 def _now() -> str:
-    from datetime import UTC, datetime
-
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -207,13 +231,20 @@ class Follower:
         self._stopping = True
 
     def _follow(self) -> None:
-        import json
+        """List, then watch; and again when the API server ends the watch, as it does where a watcher falls behind."""
+        while not self._stopping:
+            with suppress(OSError, HTTPError, ApiError):
+                self._watch_from(self._list())
 
+    def _list(self) -> str:
         version = ""
         for page in self._api.pages(self._path):
             version = page["metadata"]["resourceVersion"]
             for item in page["items"]:
                 self._learn("ADDED", item)
+        return version
+
+    def _watch_from(self, version: str) -> None:
         query: dict[str, str | int] = {"watch": "true", "resourceVersion": version}
         with self._api.stream(self._path, 3600.0, **query) as response:
             rest = b""

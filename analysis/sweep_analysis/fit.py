@@ -8,6 +8,7 @@ status with a remedy; input that no law can use raises TableError.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -154,7 +155,12 @@ class Fit:
 
 def identifies(points: Sequence[tuple[float, float]], law: str | Law = "Chinchilla") -> str | None:
     """None, or one sentence why runs at these (N, D) cannot identify the law, and the remedy."""
-    form = law_of(law)
+    return _identified(tuple(points), law_of(law))
+
+
+@lru_cache(maxsize=4096)
+def _identified(points: tuple[tuple[float, float], ...], form: Law) -> str | None:
+    """Kept, since a sweep asks it of the same ladder in every pass."""
     if not points:
         return f"{form.name} needs runs, and there are none"
     N, D = (np.array(v, dtype=float) for v in zip(*points, strict=True))

@@ -16,7 +16,7 @@ from sweep_operator.clusters.port import Conflict, NameTaken, NotNow
 from sweep_operator.controller.measures import Measures
 from sweep_operator.controller.passes import Passes
 from sweep_operator.controller.queue import Key, WorkQueue
-from sweep_operator.controller.routing import PROGRESS_SECONDS, SETTLE_SECONDS, Router
+from sweep_operator.controller.routing import GATHER_SECONDS, PROGRESS_SECONDS, SETTLE_SECONDS, Router
 from sweep_operator.controller.workers import Workers
 from sweep_operator.policy import Policy
 from sweep_operator.reconcile import Progressed
@@ -53,10 +53,10 @@ def taken(queue):
 
 
 def settle(queue):
-    """The same, once what was due is among them."""
-    if not len(queue):
-        queue.add(SWEEP)
-    return taken(queue)
+    """The same, once what was due is among them, which a queue that is asked for nothing does not notice."""
+    nobody = Key("ScalingSweep", "default", "nobody")
+    queue.add(nobody)
+    return [key for key in taken(queue) if key != nobody]
 
 
 # --- which change wakes which key ------------------------------------------------------------------------------------
@@ -102,9 +102,9 @@ class World:
             },
         )
 
-    def workload(self, store, name="demo-a-1-1", **labels):
+    def workload(self, store, status=None, name="demo-a-1-1", **labels):
         metadata = {"name": name, "uid": f"u-{name}", "labels": labels}
-        return self._put(store, {"metadata": metadata, "spec": {}, "status": {}})
+        return self._put(store, {"metadata": metadata, "spec": {}, "status": status or {}})
 
 
 @pytest.fixture
@@ -133,8 +133,15 @@ def test_a_run_that_changed_wakes_itself_and_soon_its_sweep_whatever_its_labels_
     world.run({"records": [{"attempt": 1, "records": []}]})
     assert taken(queue) == [RUN]
     clock.now += SETTLE_SECONDS
-    queue.add(RUN)
-    assert taken(queue) == [RUN, SWEEP]
+    assert settle(queue) == [SWEEP], "a run that is new is news"
+    world.run({"records": [{"attempt": 1, "records": []}], "state": "Running"})
+    clock.now += SETTLE_SECONDS
+    assert settle(queue) == [RUN], "what happens to a run short of its end can wait"
+    clock.now += GATHER_SECONDS
+    assert settle(queue) == [SWEEP]
+    world.run({"state": "Succeeded", "conditions": [{"type": "Succeeded", "status": "True", "reason": "Accepted"}]})
+    clock.now += SETTLE_SECONDS
+    assert settle(queue) == [RUN, SWEEP], "an end cannot"
 
 
 def test_progress_alone_wakes_both_after_a_while_and_once(world, queue, clock):
@@ -151,9 +158,15 @@ def test_progress_alone_wakes_both_after_a_while_and_once(world, queue, clock):
     assert set(taken(queue)) == {RUN, SWEEP, Key("ScalingSweep", "default", "other")}
 
 
-def test_jobs_and_pods_wake_their_run_when_they_come_change_and_go(world, queue):
-    for store in (world.caches.jobs, world.caches.pods):
-        document = world.workload(store, **{RUN_LABEL: "demo-a-1"})
+def test_jobs_and_pods_wake_their_run_soon_and_at_once_when_they_end_or_go(world, queue, clock):
+    ends = {"conditions": [{"type": "Complete", "status": "True"}]}, {"phase": "Succeeded"}
+    for store, end in zip((world.caches.jobs, world.caches.pods), ends, strict=True):
+        for _ in range(5):
+            document = world.workload(store, **{RUN_LABEL: "demo-a-1"})
+        assert settle(queue) == [], "a start comes as many changes"
+        clock.now += GATHER_SECONDS
+        assert settle(queue) == [RUN]
+        document = world.workload(store, end, **{RUN_LABEL: "demo-a-1"})
         assert taken(queue) == [RUN]
         store.remove({"metadata": {**document["metadata"], "resourceVersion": "999"}})
         assert taken(queue) == [RUN]

@@ -1,7 +1,8 @@
 """From what the stores learn to what must be looked at again.
 
-Owns which change wakes which key. A run's every change but progress wakes its sweep as well; progress alone wakes both
-now and then, so that a thousand chatty trainers cost no more than quiet ones.
+Owns which change wakes which key, and how soon. An end is looked at at once; what else happens to a workload or a run
+is gathered for a second first, as Kubernetes' own Job controller does, since a start comes as half a dozen changes.
+Progress alone wakes a run and its sweep now and then, so that a thousand chatty trainers cost no more than quiet ones.
 """
 
 import random
@@ -13,7 +14,9 @@ from sweep_operator.clusters.kubernetes.views import Identity, JobView, PodView
 from sweep_operator.controller.queue import Key, WorkQueue
 
 SETTLE_SECONDS = 0.05
-"""A sweep is looked at so long after a run of it changed: the runs of a rung change together."""
+"""A sweep is looked at so long after a run of it ended: the runs of a rung end together."""
+GATHER_SECONDS = 1.0
+"""After so long, what happens to a workload short of its end, and what happens to a run short of its end."""
 PROGRESS_SECONDS = 10.0
 """A change of progress alone is looked at after so long, together with all that came in the meantime."""
 
@@ -67,12 +70,20 @@ class Router:
         else:
             self._queue.add(run)
         if sweep is not None:
-            self._queue.add_after(sweep, PROGRESS_SECONDS if progress_only else SETTLE_SECONDS)
+            goes_on = old is not None and new is not None and old.finished == new.finished
+            self._queue.add_after(
+                sweep, PROGRESS_SECONDS if progress_only else GATHER_SECONDS if goes_on else SETTLE_SECONDS
+            )
 
     def _workload_changed(self, change: Change[JobView] | Change[PodView]) -> None:
-        identity = change.identity
-        if identity.run and self._active():
-            self._queue.add(Key(RUNS.kind, identity.namespace, identity.run))
+        identity, new = change.identity, change.new
+        if not (identity.run and self._active()):
+            return
+        run = Key(RUNS.kind, identity.namespace, identity.run)
+        if new is None or (new.finished if isinstance(new, JobView) else new.ended):
+            self._queue.add(run)
+        else:
+            self._queue.add_after(run, GATHER_SECONDS)
 
     def _sweep_of(self, run: Identity) -> Key | None:
         """By owner where the owner is known, since labels may be edited; else by label."""

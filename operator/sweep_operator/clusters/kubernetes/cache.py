@@ -190,7 +190,11 @@ class Document:
     substance: int
     """A checksum of all but the trainer's progress and the version: two that agree differ in progress at most."""
     finished: str
-    """Reason of a sweep's Finished condition where it is True."""
+    """Why it will do nothing more: the reason of a sweep's Finished, or of a run's Succeeded; empty while it may."""
+
+
+_LAST = {"ScalingSweep": ("Finished", ("False", "Unknown")), "ScalingRun": ("Succeeded", ("Unknown",))}
+"""By kind the condition that tells its end, and the values by which it has not come."""
 
 
 def document_of(document: dict[str, Any]) -> Document:
@@ -208,7 +212,8 @@ def document_of(document: dict[str, Any]) -> Document:
         [metadata.get(name) for name in ("labels", "annotations", "ownerReferences", "deletionTimestamp")]
     )
     conditions = status.get("conditions") or ()
-    finished = next((c["reason"] for c in conditions if c["type"] == "Finished" and c["status"] == "True"), "")
+    last, undecided = _LAST[document["kind"]]
+    finished = next((c["reason"] for c in conditions if c["type"] == last and c["status"] not in undecided), "")
     return Document(
         identity=identity_of(document),
         generation=int(metadata.get("generation") or 0),
