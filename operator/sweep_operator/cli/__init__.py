@@ -15,6 +15,7 @@ from sweep_operator.cli.errors import Exit, InputError
 COMMANDS = {
     "run": ("sweep_operator.cli.run", "climb a whole ladder on this machine; the same command again continues it"),
     "get": ("sweep_operator.cli.get", "show a sweep, or all: rungs, forecasts, verdicts"),
+    "logs": ("sweep_operator.cli.logs", "show what the trainer of a run printed"),
     "approve": ("sweep_operator.cli.decide", "accept the verdict that a sweep is waiting on"),
     "suspend": ("sweep_operator.cli.decide", "checkpoint and stop the running runs; start nothing new"),
     "resume": ("sweep_operator.cli.decide", "take a suspended sweep up again"),

@@ -7,9 +7,10 @@ Owns the sentences for what is not there, and the retry when two people change o
 import argparse
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import urllib3
 from pydantic import ValidationError
 
 from sweep_operator.api import ScalingRun, ScalingSweep
@@ -17,11 +18,14 @@ from sweep_operator.cli.errors import Exit, InputError
 from sweep_operator.cli.place import Wish
 from sweep_operator.clusters.kubernetes.client import Api, ConnectError
 from sweep_operator.clusters.kubernetes.errors import ApiError, ConflictError, NotFound, TransportError
-from sweep_operator.clusters.kubernetes.resources import RUNS, SWEEP_LABEL, SWEEPS
+from sweep_operator.clusters.kubernetes.jobs import TRAINER
+from sweep_operator.clusters.kubernetes.resources import PODS, RUN_LABEL, RUNS, SWEEP_LABEL, SWEEPS
 from sweep_operator.live.summary import Whereabouts
 from sweep_operator.names import label_value
 
 _TRIES = 10
+_SILENCE_SECONDS = 86_400.0
+"""A trainer may print nothing for so long and is followed still."""
 
 
 def connected(options: argparse.Namespace) -> Api:
@@ -89,6 +93,27 @@ class ClusterPlace:
         pages = self._api.pages(RUNS.path(self._namespace), selector)
         mine = (item for page in pages for item in page["items"] if item["spec"]["sweepUid"] == uid)
         return [ScalingRun.model_validate(_tidy(item, RUNS.group_version, RUNS.kind)) for item in mine]
+
+    def log(self, run: ScalingRun, *, follow: bool, tail: int | None) -> Iterator[bytes]:
+        name = run.metadata.name
+        pages = self._api.pages(PODS.path(self._namespace), f"{RUN_LABEL}={name}")
+        pods = [pod for page in pages for pod in page["items"]]
+        if not pods:
+            kept = "pods go with their Jobs (limits.ttlSecondsAfterFinished) and with their nodes"
+            raise InputError(f"run {name} is {run.status.state} and has no pod whose log could be read; {kept}")
+        newest = max(pods, key=lambda pod: pod["metadata"]["creationTimestamp"])
+        query: dict[str, str | int] = {"container": TRAINER}
+        if follow:
+            query["follow"] = "true"
+        if tail is not None:
+            query["tailLines"] = tail
+        path = PODS.path(self._namespace, newest["metadata"]["name"], "log")
+        with self._api.stream(path, _SILENCE_SECONDS, **query) as response:
+            try:
+                while piece := response.read1():
+                    yield piece
+            except urllib3.exceptions.HTTPError as error:
+                raise TransportError(f"the log of {newest['metadata']['name']} broke off: {error}") from None
 
     def change(self, wish: Wish) -> ScalingSweep:
         for _ in range(_TRIES):

@@ -3,7 +3,9 @@
 Owns the sentences for a folder that holds no ladder, and the retry when two commands change one sweep at once.
 """
 
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,27 @@ class LocalPlace:
 
     def runs(self) -> Sequence[ScalingRun]:
         return self._store.runs()
+
+    def log(self, run: ScalingRun, *, follow: bool, tail: int | None) -> Iterator[bytes]:
+        name = run.metadata.name
+        path = self._store.folder(name) / "log"
+        if not path.exists():
+            raise InputError(f"run {name} is {run.status.state} and has printed nothing yet")
+        with path.open("rb") as stream:
+            yield b"".join(stream.readlines() if tail is None else deque(stream, tail))
+            while follow:
+                goes_on = self._goes_on(name)
+                while piece := stream.read(1 << 16):
+                    yield piece
+                if not goes_on:
+                    return
+                time.sleep(self.watch_seconds)
+
+    def _goes_on(self, name: str) -> bool:
+        """Whether the run may still print something by itself."""
+        run = self._store.run(name)
+        driven = holder_of(self._store.workdir / "driver.lock") is not None
+        return driven and run is not None and not run.status.finished
 
     def change(self, wish: Wish) -> ScalingSweep:
         for _ in range(10):

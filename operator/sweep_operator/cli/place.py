@@ -4,7 +4,7 @@ Owns the options that name it and the choice. Adapters: `ladder.LocalPlace` and 
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +34,12 @@ class Place(Protocol):
 
     def runs(self) -> Sequence[ScalingRun]:
         """Its runs, with what their trainers have reported."""
+
+    def log(self, run: ScalingRun, *, follow: bool, tail: int | None) -> Iterator[bytes]:
+        """What the trainer of the run's newest attempt printed, its last `tail` lines where that is given.
+
+        With `follow` it goes on until nothing more will be printed.
+        """
 
     def change(self, wish: Wish) -> ScalingSweep:
         """Change fields of the spec; the wish is asked again when somebody else was quicker."""
