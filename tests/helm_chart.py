@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,29 @@ def only(documents: Documents, kind: str, name: str | None = None) -> dict[str, 
     found = [d for d in documents if d["kind"] == kind and name in (None, d["metadata"]["name"])]
     assert len(found) == 1, f"{len(found)} documents of kind {kind}"
     return found[0]
+
+
+def older_chart(folder: Path) -> Path:
+    """The chart as an earlier version might have been.
+
+    Without a field of the sweep's spec and one of the run's status, with a column of its own.
+    """
+    older = Path(shutil.copytree(CHART, folder / "older"))
+    head = yaml.safe_load((older / "Chart.yaml").read_text())
+    (older / "Chart.yaml").write_text(yaml.safe_dump(head | {"version": "0.0.9"}))
+    path = older / "files" / "crds" / "scalingsweeps.yaml"
+    crd = yaml.safe_load(path.read_text())
+    version = crd["spec"]["versions"][0]
+    del version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["retryToken"]
+    version["additionalPrinterColumns"] = [{"name": "Old", "type": "string", "jsonPath": ".status.phase"}]
+    version["additionalPrinterColumns"][0]["description"] = "printer column that was"
+    path.write_text(yaml.safe_dump(crd))
+    path = older / "files" / "crds" / "scalingruns.yaml"
+    crd = yaml.safe_load(path.read_text())
+    status = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+    del status["properties"]["earlierOutcomes"]
+    path.write_text(yaml.safe_dump(crd))
+    return older
 
 
 @functools.cache

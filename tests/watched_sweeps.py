@@ -15,7 +15,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -88,6 +89,12 @@ class WatchedSweeps:
     plane: ControlPlane
     helm: Helm
     folder: Path
+    chart: Path = CHART
+    """What is installed first."""
+    fates: Sequence[str] = ("climb", "held", "broken", "unlucky", "running", "queued")
+    """The sweeps that `start` applies."""
+    train: Callable[[ScalingRun, int], Play] = play
+    """What a trainer does in an attempt."""
     held: ExitStack = field(default_factory=ExitStack)
     """What ends what was started."""
     _reports: int = 0
@@ -96,20 +103,20 @@ class WatchedSweeps:
         """Install, let the operator lead, apply the sweeps."""
         for name in (NAMESPACE, "ops"):
             self.plane.kubectl("create", "namespace", name)
-        self.helm("install", RELEASE, str(CHART), "-n", "ops", values=VALUES)
+        self.helm("install", RELEASE, str(self.chart), "-n", "ops", values=VALUES)
         self.held.callback(self.helm, "uninstall", RELEASE, "-n", "ops")
         self.plane.kubectl("wait", "--for=condition=Established", *(f"crd/{name}" for name in KINDS))
         documents = self._render()
         self.place = Place(self.plane, NAMESPACE)
-        self._start_operator()
+        self.operator = self._start_operator()
         rules = only(documents, "PrometheusRule")["spec"]["groups"]
         self.prometheus = Prometheus(self.folder, {RELEASE: [f"127.0.0.1:{self.metrics_port}"]}, rules).start()
         self.held.callback(self.prometheus.stop)
         self.api = Api.connect(self.plane.kubeconfig("admin", NAMESPACE))
-        self.trainers = StandinTrainers(self.api, NAMESPACE, play, loss).start()
+        self.trainers = StandinTrainers(self.api, NAMESPACE, self.train, loss).start()
         self.held.callback(self.trainers.stop)
         until(lambda: self.prometheus.query("scalingsweep_leader == 1"), 60, self._said)
-        for name in ("climb", "held", "broken", "unlucky", "running", "queued"):
+        for name in self.fates:
             self.place.apply(fate(name))
         return self
 
@@ -139,6 +146,15 @@ class WatchedSweeps:
         self.report_training()
         time.sleep(2)
 
+    def replace_operator(self) -> None:
+        """Start another as a rolling upgrade does; end the first once that one is ready."""
+        first = self.operator
+        self._render()
+        self.operator = self._start_operator()
+        until(self._ready, 60, self._said)
+        first.terminate()
+        assert first.wait(20) == 0
+
     @contextmanager
     def operator_alone(self) -> Iterator["WatchedSweeps"]:
         """The operator on an installation that stands already, with nothing to do."""
@@ -157,7 +173,13 @@ class WatchedSweeps:
         self.health_port, self.metrics_port = free_port(), free_port()
         return documents
 
-    def _start_operator(self) -> None:
+    def _ready(self) -> bool:
+        with contextlib.suppress(OSError):  # not listening yet, or 503
+            urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}/readyz", timeout=5).close()
+            return True
+        return False
+
+    def _start_operator(self) -> subprocess.Popen[bytes]:
         token = self.plane.service_account_token("ops", "sweeps-scalingsweep")
         kubeconfig = self.plane.kubeconfig_for(token, "sweeps-operator", "ops")
         replaced = {
@@ -174,6 +196,7 @@ class WatchedSweeps:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         self.held.callback(process.wait, 20)
         self.held.callback(process.terminate)
+        return process
 
     @staticmethod
     def _replaced(argument: str, replaced: dict[str, str]) -> str:

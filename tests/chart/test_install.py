@@ -5,15 +5,13 @@ Pods are simulated: that they are admitted, placed and counted is real, what run
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from control_plane import ControlPlane
-from helm_chart import CHART, SHARED, Helm
+from helm_chart import CHART, SHARED, Helm, older_chart
 from live_operator import KINDS, manifest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("chart")]
@@ -67,7 +65,7 @@ def test_an_installation_becomes_ready_under_restricted_pod_security(
 def test_an_older_chart_is_upgraded_across_a_crd_change_rolled_back_and_removed_and_no_sweep_is_lost(
     plane: ControlPlane, live_helm: Helm, ops: str, tmp_path: Path
 ) -> None:
-    older = an_older_chart(tmp_path)
+    older = older_chart(tmp_path)
     live_helm("install", "sweeps", str(older), "-n", ops)
     plane.kubectl("wait", "--for=condition=Established", *(f"crd/{name}" for name in KINDS))
     before = with_a_sweep(plane)
@@ -89,21 +87,6 @@ def test_an_older_chart_is_upgraded_across_a_crd_change_rolled_back_and_removed_
 
     live_helm("install", "sweeps", str(CHART), "-n", ops)  # the same release takes up what it left
     assert same_sweep(before, plane.get("scalingsweep", "climb"))
-
-
-def an_older_chart(folder: Path) -> Path:
-    """The chart as an earlier version might have been: without a field of the sweep, with a column of its own."""
-    older = Path(shutil.copytree(CHART, folder / "older"))
-    head = yaml.safe_load((older / "Chart.yaml").read_text())
-    (older / "Chart.yaml").write_text(yaml.safe_dump(head | {"version": "0.0.9"}))
-    path = older / "files" / "crds" / "scalingsweeps.yaml"
-    crd = yaml.safe_load(path.read_text())
-    version = crd["spec"]["versions"][0]
-    del version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["retryToken"]
-    version["additionalPrinterColumns"] = [{"name": "Old", "type": "string", "jsonPath": ".status.phase"}]
-    version["additionalPrinterColumns"][0]["description"] = "printer column that was"
-    path.write_text(yaml.safe_dump(crd))
-    return older
 
 
 def version_of(plane: ControlPlane) -> dict[str, Any]:
