@@ -294,8 +294,10 @@ def _ending_events(run: ScalingRun, closed: RunStatus) -> tuple[Event, ...]:
     name, rung = run.metadata.name, run.spec.rung
     if closed.state is RunState.SUCCEEDED:
         losses = ", ".join(f"{r.loss:.4f} at {format_scale(r.tokens)} tokens" for r in closed.accepted)
-        parameters = format_scale(run.spec.run.parameters)
-        return (Event("RunSucceeded", f"{parameters} parameters, seed {run.spec.run.seed}: {losses}", rung, name),)
+        what = run.spec.run
+        context = f", context {what.sequence_length:,}" if what.sequence_length is not None else ""
+        said = f"{format_scale(what.parameters)} parameters, seed {what.seed}{context}: {losses}"
+        return (Event("RunSucceeded", said, rung, name),)
     if len(closed.failures) and closed.failures[-1].attempt == last.attempt:
         failure = closed.failures[-1]
         again = "" if closed.state is RunState.FAILED else "; it will be tried again"

@@ -22,6 +22,7 @@ from sweep_analysis.fit import FitStatus
 from sweep_analysis.gate import Outcome
 from sweep_operator.api import RungState
 from sweep_operator.report import folded, plots, tables
+from sweep_operator.report.contexts import context_table
 from sweep_operator.report.gather import Ladder
 from sweep_operator.report.markup import Child, Markup, join, tag
 from sweep_operator.report.words import amount, between, headline, loss, moment, size_words, target_forecast
@@ -105,6 +106,9 @@ def _sections(ladder: Ladder) -> list[Markup]:
         _timeline(ladder),
         _cost(ladder),
     ]
+    contexts = context_table(ladder)
+    if contexts is not None:
+        sections.insert(-2, _section("Other context lengths", "Trained with the rungs, and never judged.", contexts))
     if ladder.notices:
         items = [tag("li", notice) for notice in ladder.notices]
         sections.append(_section("What could not be read", "The rest of the report does without.", tag("ul", *items)))

@@ -158,6 +158,7 @@ class Climb:
             validation_digest="sha256:" + "a" * 64,
             tokenizer_digest="sha256:" + "b" * 64,
             gpu_seconds=six_nd(run.parameters, tokens) * SECONDS_PER_FLOP,
+            context_length=run.sequence_length or self.sweep.spec.training.sequence_length,
             trainer_version="0.1.0",
             finished_at=timestamp(end),
         )
@@ -229,6 +230,18 @@ def asked() -> Climb:
     return Climb(manifest(target=target), World()).go()
 
 
+def contexts() -> Climb:
+    """Each rung is trained at two other context lengths as well: longer is better."""
+    plan = {"tokensPerParameter": [10, 20]}
+    rungs = [
+        {"name": name, "runs": [{"parameters": N, **own, **plan} for own in ({}, *other)]}
+        for name, N in (("24k", "24K"), ("39k", "39K"), ("63k", "63K"), ("100k", "102K"), ("160k", "165K"))
+        for other in [({"sequenceLength": 32}, {"sequenceLength": 2048})]
+    ]
+    gain = {None: 1.0, 32: 1.3, 2048: 0.9}
+    return Climb(manifest(ladder={"rungs": rungs}), World(penalty=lambda rung, run: gain[run.sequence_length])).go()
+
+
 def foretold() -> Climb:
     """The ladder is climbed; the target is forecast and not to be trained. No budget is set."""
     return Climb(manifest(target={"parameters": "1M", "tokens": "20M"}, budget={}), World()).go()
@@ -259,6 +272,7 @@ STORIES: dict[str, Callable[[], Climb]] = {
     "retuned": retuned,
     "asked": asked,
     "foretold": foretold,
+    "contexts": contexts,
     "fresh": fresh,
 }
 

@@ -22,7 +22,7 @@ SECTIONS = (
     "The law and its target", "Forecasts against what came", "Verdicts", "The law’s constants", "Residuals",
     "Learning curves", "Timeline", "Cost", "Manifest",
 )  # fmt: skip
-STORIES = ("finished", "held", "stopped", "retuned", "asked", "foretold", "fresh")
+STORIES = ("finished", "held", "stopped", "retuned", "asked", "foretold", "contexts", "fresh")
 VOID = {"br", "col", "hr", "link", "meta", "wbr"}
 
 
@@ -84,6 +84,18 @@ def test_the_page_is_whole_and_holds_every_section(story: Story, name: str) -> N
     assert (outline.open, outline.misnested) == ([], [])
     words = "".join(outline.words)
     assert all(section in words for section in SECTIONS)
+
+
+def test_losses_at_other_contexts_stand_apart_beside_those_at_the_targets(story: Story) -> None:
+    assert "Other context lengths" not in words_of(story("finished"))
+    ladder = gather(story("contexts"))
+    assert {record.context_length for records in ladder.records.values() for record in records} == {128}
+    section = text_of(story("contexts")).split("Other context lengths</h2>")[1].split("</section>")[0]
+    cells = r"<td>(32|2,048)</td><td><span class=\"observed\">([0-9.]+)</span></td><td>([0-9.]+)</td>"
+    rows = re.findall(cells, section)
+    assert [context for context, _, _ in rows] == ["32", "2,048"] * 2 * 5
+    for context, loss, usual in rows:
+        assert float(loss) / float(usual) == pytest.approx({"32": 1.3, "2,048": 0.9}[context], rel=0.02)
 
 
 @pytest.mark.parametrize("name", STORIES)
