@@ -202,19 +202,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=8.0, help="that a played trainer trains (default: 8)")
     options = parser.parse_args()
-    played = watched_sweeps.play
 
     def slowly(run: Any, attempt: int) -> Play:
-        play = played(run, attempt)
+        play = watched_sweeps.play(run, attempt)
         return Play(seconds=options.seconds) if play.outcome == "Succeeded" else play
 
-    watched_sweeps.play = slowly
     with tempfile.TemporaryDirectory() as folder:
         plane = ControlPlane(Path(folder, "plane")).start()
         plane.run_workloads()
         plane.add_nodes(2)
         helm = Helm(program("helm"), Path(folder)).on(plane.kubeconfig())
-        world = watched_sweeps.WatchedSweeps(plane, helm, Path(folder))
+        world = watched_sweeps.WatchedSweeps(plane, helm, Path(folder), train=slowly)
         began, over = time.time(), threading.Event()
         try:
             world.start()

@@ -40,6 +40,11 @@ kept, so that a restart loses none and the series of a deleted sweep are gone wi
   counters begin with its process and have `_created`; a Prometheus that does not read that
   (`created-timestamp-zero-ingestion`) keeps it as a series, which `monitor.metricRelabelings` can drop.
 """
+PROCESS = """
+Beside these, of its process and under the names that all programs give them: `process_cpu_seconds_total`,
+`process_resident_memory_bytes`, `process_virtual_memory_bytes`, `process_open_fds`, `process_max_fds`,
+`process_start_time_seconds`.
+"""
 COST = """\
 ## How many series, and what a scrape costs
 
@@ -62,7 +67,7 @@ def page() -> str:
             "## Of a sweep\n\n" + _table(_rows(SWEEP_FAMILIES)),
             "## Of a rung\n\n" + _table(_rows(RUNG_FAMILIES)),
             "## Of a single run, where it is asked for\n\n" + _table(_rows(RUN_FAMILIES)),
-            "## Of the operator\n\n" + _table(_operator_rows()),
+            "## Of the operator\n\n" + _table(_operator_rows()) + PROCESS,
             COST + _cost(),
         )
     )

@@ -209,6 +209,8 @@ class Thresholds(Document):
     """Of passes, or of API calls, that fail."""
     watch_silent_seconds: Annotated[float, Field(gt=0)] = 300.0
     """Since a watch was last known to be current."""
+    series_late_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """Age of a sweep's series that were not computed anew although it has changed."""
 
 
 class Alerts(Document):

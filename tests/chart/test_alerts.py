@@ -273,7 +273,7 @@ def test_who_is_paged_is_told_who_may_decide_and_how(
 def test_thresholds_labels_and_exceptions_are_values(helm: Helm) -> None:
     values = {
         "alerts": {
-            "disabled": ["ScalingSweepSeriesLate"],
+            "disabled": ["ScalingSweepOperatorDown"],
             "extraLabels": {"team": "research"},
             "runbookUrl": "https://wiki.example.com/sweeps",
             "thresholds": {
@@ -289,17 +289,18 @@ def test_thresholds_labels_and_exceptions_are_values(helm: Helm) -> None:
                 "reconcileSeconds": 9.9,
                 "errorShare": 0.123,
                 "watchSilentSeconds": 456,
+                "seriesLateSeconds": 789,
             },
         }
     }
     changed = alerts_of(only(helm.documents(*MONITORING, values=values), "PrometheusRule")["spec"]["groups"])
-    assert set(CASES) - set(changed) == {"ScalingSweepSeriesLate"}
+    assert set(CASES) - set(changed) == {"ScalingSweepOperatorDown"}
     assert {rule["labels"]["team"] for rule in changed.values()} == {"research"}
     assert changed["ScalingSweepWatchStale"]["annotations"]["runbook_url"] == (
         "https://wiki.example.com/sweeps#scalingsweepwatchstale"
     )
     text = yaml.safe_dump([[rule["expr"], rule.get("for")] for rule in changed.values()], width=10_000)
-    for number in ("1h", "111", "222", "33", "0.44", "55m", "66", "77s", "88", "9.9", "0.123", "456"):
+    for number in ("1h", "111", "222", "33", "0.44", "55m", "66", "77s", "88", "9.9", "0.123", "456", "789"):
         assert re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.])", text), number
 
 

@@ -181,7 +181,7 @@ def test_open_metrics_learns_since_when_is_counted_and_which_pass_was_the_last_o
     measures.passed(slow, "Api403", 7.0)
     measures.refits.add(7.0, slow)
     collector = OperatorCollector(
-        measures, WorkQueue(), (), (), lambda: True, lambda: 5, {slow: "ab" * 16}.get, created=1.5e9
+        measures, WorkQueue(), (), (), lambda: True, lambda: 5, lambda: 3, {slow: "ab" * 16}.get, created=1.5e9
     )
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
@@ -202,5 +202,6 @@ def test_open_metrics_learns_since_when_is_counted_and_which_pass_was_the_last_o
     assert exemplar("reconcile_duration_seconds_bucket", "ScalingRun", "0.025") == newest
     assert samples["reconcile_duration_seconds_bucket", "ScalingRun", "0.025"].exemplar.value == 0.02
     assert samples["reconcile_duration_seconds_bucket", "ScalingRun", "0.05"].exemplar is None
+    assert samples["spans_dropped_total",].value == 3
     for name in ("reconciles_created", "events_dropped_created", "refit_duration_seconds_created"):
         assert {sample.value for key, sample in samples.items() if key[0] == name} == {1.5e9}

@@ -165,7 +165,7 @@ what a scrape adds (instance, pod), so that an alert outlives a change of leader
     description: >-
       Its watch hears nothing, not even bookmarks; what it decides may rest on what was.
 - alert: ScalingSweepSeriesLate
-  expr: max by (job) (scalingsweep_series_late_seconds) > 600
+  expr: max by (job) (scalingsweep_series_late_seconds) > {{ $t.seriesLateSeconds }}
   for: 15m
   labels: {severity: info}
   annotations:

@@ -12,12 +12,13 @@ def of(name: str, *more: str) -> str:
 
 def _share(quantile: float) -> Query:
     buckets = f"sum by (kind, le) (rate({of('reconcile_duration_seconds_bucket')}[$__rate_interval]))"
-    return Query(f"histogram_quantile({quantile}, {buckets})", f"{{{{kind}}}} p{quantile * 100:g}")
+    legend = f"{{{{kind}}}} p{quantile * 100:g}"
+    return Query(f"histogram_quantile({quantile}, {buckets})", legend, exemplars=quantile > 0.9)
 
 
 def _refits() -> Query:
     buckets = f"sum by (le) (rate({of('refit_duration_seconds_bucket')}[$__rate_interval]))"
-    return Query(f"histogram_quantile(0.99, {buckets})", "with a refit p99")
+    return Query(f"histogram_quantile(0.99, {buckets})", "with a refit p99", exemplars=True)
 
 
 OPERATOR = Dashboard(
@@ -109,16 +110,35 @@ OPERATOR = Dashboard(
                     unit="ops",
                 ),
                 lines(
-                    "Events not told",
-                    "Were events dropped under load?",
-                    Query(f"sum(rate({of('events_dropped_total')}[$__rate_interval]))", "dropped"),
+                    "Events and spans not told",
+                    "Were any dropped under load, or for a collector that was away?",
+                    Query(f"sum(rate({of('events_dropped_total')}[$__rate_interval]))", "events"),
+                    Query(f"sum(rate({of('spans_dropped_total')}[$__rate_interval]))", "spans"),
                     unit="ops",
                 ),
             ),
         ),
         Row(
-            "This page's own cost",
+            "Its own cost",
             (
+                lines(
+                    "Memory",
+                    "How far is it from its limit?",
+                    Query(
+                        f"process_resident_memory_bytes{{{HERE}}} and on (job, instance) {of('build_info')}",
+                        "{{instance}}",
+                    ),
+                    unit="bytes",
+                ),
+                lines(
+                    "CPU",
+                    "How many cores does it use?",
+                    Query(
+                        f"rate(process_cpu_seconds_total{{{HERE}}}[$__rate_interval])"
+                        f" and on (job, instance) {of('build_info')}",
+                        "{{instance}}",
+                    ),
+                ),
                 lines(
                     "Duration of a scrape",
                     "Do scrapes stay below a second?",

@@ -137,7 +137,9 @@ OVERVIEW = Dashboard(
                 lines(
                     "Failures of the last hour by reason",
                     "What goes wrong?",
-                    Query(f"sum by (reason) (increase({of('run_failures_total')}[1h])) > 0", "{{reason}}"),
+                    Query(
+                        f"sum by (reason) (increase({of('run_failures_total')}[1h])) > 0", "{{reason}}", exemplars=True
+                    ),
                     stacked=True,
                 ),
             ),

@@ -16,11 +16,12 @@ Kind = Literal["stat", "timeseries", "table", "xychart", "state-timeline", "barg
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One expression. `now` asks for the newest value alone, as a table."""
+    """One expression. `now` asks for the newest value alone, as a table; `exemplars` for those beside the curve."""
 
     expr: str
     legend: str = ""
     now: bool = False
+    exemplars: bool = False
 
     def to_json(self, letter: str) -> JSON:
         """As a target of a panel."""
@@ -32,6 +33,7 @@ class Query:
             "format": "table" if self.now else "time_series",
             "instant": self.now,
             "range": not self.now,
+            **({"exemplar": True} if self.exemplars else {}),
         }
 
 

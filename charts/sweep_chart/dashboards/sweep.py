@@ -237,7 +237,7 @@ ONE_SWEEP = Dashboard(
                 lines(
                     "Failures by reason",
                     "What goes wrong?",
-                    Query(f"sum by (reason) ({of('run_failures_total')}) > 0", "{{reason}}"),
+                    Query(f"sum by (reason) ({of('run_failures_total')}) > 0", "{{reason}}", exemplars=True),
                     stacked=True,
                 ),
             ),

@@ -82,6 +82,7 @@ class OperatorCollector(Collector):
     apis: Sequence[Api]
     leading: Callable[[], bool]
     dropped_events: Callable[[], int]
+    dropped_spans: Callable[[], int] = lambda: 0
     trace_of: Callable[[Key], str | None] | None = None
     """The trace that a pass belongs to, where there are traces."""
     created: float | None = None
@@ -111,9 +112,13 @@ class OperatorCollector(Collector):
             calls.add_metric(labels, float(count), self.created)
         yield calls
         yield _gauge("leader", "1 while this process may write.", float(self.leading()))
-        dropped = CounterMetricFamily("scalingsweep_events_dropped", "Kubernetes Events that were not told.")
-        dropped.add_metric((), float(self.dropped_events()), self.created)
-        yield dropped
+        for what, text, count in (
+            ("events", "Kubernetes Events that were not told.", self.dropped_events()),
+            ("spans", "Spans of traces that no collector took.", self.dropped_spans()),
+        ):
+            dropped = CounterMetricFamily(f"scalingsweep_{what}_dropped", text)
+            dropped.add_metric((), float(count), self.created)
+            yield dropped
 
     def _passes(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
         durations = HistogramMetricFamily(

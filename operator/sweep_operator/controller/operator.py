@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from sweep_operator.clusters.kubernetes.cache import Caches, Document, Store, UnreadableError
 from sweep_operator.clusters.kubernetes.client import LONGEST_WRITE_SECONDS, Api
@@ -120,9 +120,12 @@ class Operator:
             (api, lease_api),
             lambda: self.election.leading,
             lambda: self._events.dropped,
+            lambda: self._traces.dropped if self._traces else 0,
             self._trace if traced else None,
         )
         self._registries = {exposition: CollectorRegistry(auto_describe=False) for exposition in Exposition}
+        for registry in self._registries.values():
+            ProcessCollector(registry=registry)
         self._registries[Exposition.PROMETHEUS].register(collector)
         self._registries[Exposition.OPEN_METRICS].register(replace(collector, created=time.time()))
         self._servers: list[Server] = []
