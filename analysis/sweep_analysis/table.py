@@ -302,8 +302,8 @@ def _comparable(records: list[Mapping[str, Any]], how: _Reading, source: str) ->
     tokens = [r["tokens"] for r in records]
     if how.contexts and records and (len(sizes) > 1 or max(tokens) > 1.05 * min(tokens)):
         raise TableError(
-            f"{source} hold {len(sizes)} model sizes on {min(tokens):,} to {max(tokens):,} tokens; context lengths are"
-            " compared at one size and one token count: choose the records of one"
+            f"{source} hold models of {min(sizes):,} to {max(sizes):,} parameters on {min(tokens):,} to {max(tokens):,}"
+            " tokens; context lengths are compared at one size and one token count: choose the records of one"
         )
 
 
