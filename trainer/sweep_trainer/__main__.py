@@ -46,17 +46,22 @@ def train(order_path: str | None = None) -> int:
     with Interruption() as interruption:
         interruption.nothing_to_save(True)
         try:
-            report = open_report(order)
+            report = open_report(order) if _speaks() else None
         except OSError as error:
             _say(f"sweep_trainer train: {explain(error)[1]}")
             return ExitStatus.FAILED
         status = _carried_out(order, interruption, report, begun)
         interruption.nothing_to_save(False)  # a stop that comes now waits until the end is told
-        told = report.close(LEAVING_SECONDS if interruption.requested else FINAL_SECONDS)
+        told = report is None or report.close(LEAVING_SECONDS if interruption.requested else FINAL_SECONDS)
     return status if told else ExitStatus.INTERRUPTED  # the next attempt finds the records beside the checkpoints
 
 
-def _carried_out(order: RunOrder, interruption: Interruption, report: Report, begun: float) -> int:
+def _speaks() -> bool:
+    """Whether this process reports: of those that a launcher started, the first alone does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _carried_out(order: RunOrder, interruption: Interruption, report: Report | None, begun: float) -> int:
     """Train; returns the exit status."""
     try:
         from sweep_trainer.launch import carry_out
@@ -69,13 +74,14 @@ def _carried_out(order: RunOrder, interruption: Interruption, report: Report, be
     return ExitStatus.DONE
 
 
-def _failed(report: Report, error: Exception) -> int:
+def _failed(report: Report | None, error: Exception) -> int:
     reason, message = explain(error)
     if not isinstance(error, RunError | DataError):
         traceback.print_exception(error)  # for the log; these two say all there is to say
     _say(f"{reason}: {message}")
     try:
-        report.failure(reason, message)
+        if report is not None:
+            report.failure(reason, message)
     except OSError as unwritable:
         _say(f"the failure could not be reported: {unwritable}")
     if reason is FailureReason.BAD_CONFIGURATION:

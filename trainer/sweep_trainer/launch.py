@@ -6,15 +6,18 @@ Ray's workers. Trains nothing itself.
 
 from sweep_analysis.record import FailureReason
 from sweep_analysis.rung import RunOrder
-from sweep_trainer.engines.ranks import ALONE, PATIENCE_SECONDS, Ranks, join, launched, leave
+from sweep_trainer.engines.ranks import ALONE, Ranks, join, launched, leave, patience
 from sweep_trainer.failure import RunError
 from sweep_trainer.interruption import Interruption
 from sweep_trainer.report import Report
 from sweep_trainer.train import run
 
 
-def carry_out(order: RunOrder, interruption: Interruption, report: Report, *, begun: float) -> None:
-    """Carry out an order on as many processes as it asks for. Raises as `train.run` does."""
+def carry_out(order: RunOrder, interruption: Interruption, report: Report | None, *, begun: float) -> None:
+    """Carry out an order on as many processes as it asks for. Raises as `train.run` does.
+
+    Of the processes that a launcher started only the first has a report.
+    """
     ranks = launched()
     if order.ray or (ranks is None and order.workers > 1):
         try:
@@ -24,6 +27,12 @@ def carry_out(order: RunOrder, interruption: Interruption, report: Report, *, be
                 FailureReason.BAD_CONFIGURATION,
                 f"{order.workers} workers need {error.name}; install 'scalingsweep[trainer]' or use torchrun",
             ) from None
+        if report is None:
+            raise RunError(
+                FailureReason.BAD_CONFIGURATION,
+                "the order asks for Ray and a launcher started several processes; one of them is enough: leave ray out,"
+                " or start one process",
+            )
         fit(order, interruption, report)
         return
     ranks = ranks or ALONE
@@ -38,6 +47,6 @@ def carry_out(order: RunOrder, interruption: Interruption, report: Report, *, be
 def in_group(order: RunOrder, interruption: Interruption, report: Report | None, ranks: Ranks, *, begun: float) -> None:
     """One rank's part, in a process group where the run needs one. Only the first rank has a report."""
     if ranks.world > 1 or order.training.engine == "DeepSpeed":
-        join(ranks, order.training.stall_seconds or PATIENCE_SECONDS)
+        join(ranks, patience(order.training.stall_seconds))
     run(order, interruption, report, begun=begun, ranks=ranks)
     leave()

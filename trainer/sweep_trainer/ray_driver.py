@@ -21,7 +21,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from sweep_analysis.record import FailureReason
 from sweep_analysis.rung import RunOrder
-from sweep_trainer.engines.ranks import PATIENCE_SECONDS, Ranks
+from sweep_trainer.engines.ranks import Ranks, patience
 from sweep_trainer.failure import RunError, explain
 from sweep_trainer.interruption import Interrupted, Interruption
 from sweep_trainer.ray_desk import Desk
@@ -118,11 +118,12 @@ def _connect(order: RunOrder) -> None:
 def _trainer(order: RunOrder, desk: Any, folder: str) -> TorchTrainer:
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
     gpus = resources.get("GPU", 0) >= order.workers
-    patience = order.training.stall_seconds or PATIENCE_SECONDS
     return TorchTrainer(
         work,
         train_loop_config={"order": json.dumps(order.to_json()), "desk": desk},
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpus else "gloo", timeout_s=int(patience)),
+        torch_config=TorchConfig(
+            backend="cpu:gloo,cuda:nccl" if gpus else "gloo", timeout_s=int(patience(order.training.stall_seconds))
+        ),
         scaling_config=ScalingConfig(num_workers=order.workers, use_gpu=gpus),
         run_config=RunConfig(
             name=f"{order.name}-{order.attempt}",

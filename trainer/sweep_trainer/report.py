@@ -49,6 +49,7 @@ class Report:
         self._files: Storage | None = _beside_checkpoints(order) if status else Folder(Path(order.report))
         if not status:
             Path(order.report).mkdir(parents=True, exist_ok=True)
+            (Path(order.report) / self._failure_name).unlink(missing_ok=True)  # a launcher starts an attempt again
 
     def progress(self, progress: Progress) -> None:
         """Say where the run stands; the last one wins."""
@@ -78,7 +79,7 @@ class Report:
         if self._outbox:
             self._outbox.records(self._set)
         else:
-            self._write(f"failure-{self.order.attempt}.json", self._failure)
+            self._write(self._failure_name, self._failure)
 
     def close(self, seconds: float) -> bool:
         """Wait at most so long for the API server to hear all that counts; returns whether the operator will.
@@ -94,6 +95,10 @@ class Report:
             return left_behind
         write_termination_message(f"{self._failure.reason}: {self._failure.message}" if self._failure else "")
         return True
+
+    @property
+    def _failure_name(self) -> str:
+        return f"failure-{self.order.attempt}.json"
 
     @property
     def _set(self) -> RecordSet:

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from torch import distributed
-from torch._C._distributed_c10d import HashStore  # where torch.distributed has it from, and typed
+from torch._C._distributed_c10d import HashStore, PrefixStore  # where torch.distributed has them from, and typed
+from torch.distributed.rendezvous import rendezvous
 
 PATIENCE_SECONDS = 600.0
 """How long a collective may take before it counts as hung, unless the recipe says."""
@@ -66,6 +67,13 @@ class Ranks:
 
 ALONE = Ranks()
 
+
+def patience(stall_seconds: float | None) -> float:
+    """How long the group waits for a member, in seconds: never shorter than ordinary, for starts are slow on a busy
+    machine. A hang in training is noticed sooner, by `stall`."""
+    return max(stall_seconds or 0.0, PATIENCE_SECONDS)
+
+
 _group: list[Any] = []  # new_group is typed as a group or a number
 
 
@@ -93,7 +101,10 @@ def join(ranks: Ranks, patience: float = PATIENCE_SECONDS) -> None:
     if ranks.world == 1:
         distributed.init_process_group(backend, timeout=timeout, store=HashStore(), rank=0, world_size=1)
     else:
-        distributed.init_process_group(backend, timeout=timeout)
+        store, _, _ = next(rendezvous("env://", ranks.rank, ranks.world, timeout=timeout))
+        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun's store outlives a start, addresses in it
+        store = PrefixStore(f"start-{again}", store)
+        distributed.init_process_group(backend, timeout=timeout, store=store, rank=ranks.rank, world_size=ranks.world)
 
 
 def leave() -> None:

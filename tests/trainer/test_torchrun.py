@@ -1,0 +1,179 @@
+"""Two processes that torchrun started, through whole runs: killed, frozen, out of memory, told to stop.
+
+Each is started again by torchrun and goes on from the last checkpoint; the curve is that of processes nobody disturbed.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from several_ranks import free_port
+from tiny_run import curve_of, losses_of, moved, written
+
+from sweep_analysis.execution import DeepSpeed
+from sweep_analysis.recipe import whole_batches
+from sweep_analysis.record import ExitStatus, Progress
+from sweep_analysis.rung import RunOrder
+from sweep_trainer.interruption import Interruption
+from sweep_trainer.report import Report
+from sweep_trainer.train import run
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+STALL_SECONDS = 10
+"""The shortest that a recipe may ask for."""
+STARVED = """
+import sys
+import torch
+from sweep_trainer.__main__ import main
+from sweep_trainer.model import Decoder
+
+loss, limit = Decoder.loss, int(sys.argv.pop())
+
+def starved(self, tokens):
+    if torch.is_grad_enabled() and len(tokens) > limit and torch.distributed.get_rank() == 1:
+        raise torch.OutOfMemoryError("simulated")
+    return loss(self, tokens)
+
+Decoder.loss = starved
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@dataclass
+class Group:
+    """A torchrun and its ranks."""
+
+    agent: "subprocess.Popen[bytes]"
+    log: Path
+
+    def ranks(self) -> list[psutil.Process]:
+        """The living trainers, in the order of their ranks."""
+        children = psutil.Process(self.agent.pid).children()
+        named = [(int(c.environ()["RANK"]), c) for c in children if c.is_running() and "train" in c.cmdline()]
+        return [process for _, process in sorted(named, key=lambda pair: pair[0])]
+
+    def wait_for(self, true: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 240
+        while not true() and self.agent.poll() is None:
+            assert time.monotonic() < deadline, self.said[-3000:]
+            time.sleep(0.05)
+        assert self.agent.poll() is None, self.said[-3000:]
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+
+@contextlib.contextmanager
+def group(order: RunOrder, *program: str, restarts: int = 3) -> Iterator[Group]:
+    """Two ranks of an order; what is left of them at the end is killed."""
+    log = Path(order.report).with_name("log")
+    order_file = str(written(order))
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--max-restarts={restarts}"),
+        *("--master-addr=127.0.0.1", f"--master-port={free_port()}", "--monitor-interval=0.2"),
+        *(program or ("-m", "sweep_trainer")),
+        *("train", order_file),
+    ]
+    if program:
+        command.append("2")
+    with log.open("ab") as file:
+        agent = subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    try:
+        yield Group(agent, log)
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(agent.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+        agent.kill()
+        agent.wait()
+
+
+@pytest.fixture
+def two(order: RunOrder, tmp_path: Path) -> RunOrder:
+    """Two processes, two token counts, some hundred steps, a checkpoint every half second."""
+    long = order.run.changed(tokens=whole_batches(order.training, (128 * 300, 128 * 400)))
+    training = order.training.changed(checkpoint_seconds=0.5, stall_seconds=STALL_SECONDS)
+    return moved(order, tmp_path / "two", run=long, training=training, workers=2)
+
+
+def done(order: RunOrder) -> RunOrder:
+    with group(order, restarts=0) as undisturbed:
+        assert undisturbed.agent.wait() == 0, undisturbed.said[-3000:]
+    return order
+
+
+def step_of(order: RunOrder) -> int:
+    path = Path(order.report) / "progress.json"
+    return Progress.model_validate_json(path.read_bytes()).step if path.exists() else 0
+
+
+def has_checkpoint(order: RunOrder) -> bool:
+    return bool(list(Path(order.storage).glob("checkpoint-*.2-of-2.safetensors")))
+
+
+def test_ranks_that_are_killed_or_frozen_start_again_and_the_curve_is_the_undisturbed_one(
+    two: RunOrder, tmp_path: Path
+) -> None:
+    """One is killed; then, after the restart, one is frozen, so that the other hangs in a collective."""
+    alone = done(moved(two, tmp_path / "alone"))
+    with group(two) as disturbed:
+        disturbed.wait_for(lambda: has_checkpoint(two))
+        disturbed.ranks()[1].kill()
+        disturbed.wait_for(lambda: "going on from step" in disturbed.said)
+        frozen = disturbed.ranks()[1]
+        frozen.suspend()
+        assert disturbed.agent.wait() == 0, disturbed.said[-3000:]
+    said = disturbed.said
+    assert "Timeout (0:00:10)!" in said  # the alarm's, followed by the stacks of all threads
+    stacks = said[said.index("Timeout (0:00:10)!") :]
+    assert "Thread 0x" in stacks
+    assert "(most recent call first):" in stacks
+    assert "in most" in stacks or "in all_reduce" in stacks  # where it hung
+    assert said.count("going on from step") >= 4  # two ranks, two restarts
+    assert not frozen.is_running()
+    assert losses_of(two) == losses_of(alone)
+    assert curve_of(two) == curve_of(alone)
+
+
+def test_a_rank_whose_memory_runs_out_under_deepspeed_makes_all_begin_again_with_half_the_sequences(
+    two: RunOrder, tmp_path: Path
+) -> None:
+    """Rank 1 holds two of its four sequences; rank 0 would hold them all."""
+    training = two.training.changed(engine="DeepSpeed", deepspeed=DeepSpeed(zero_stage=2))
+    short = two.changed(training=training, run=two.run.changed(tokens=whole_batches(training, (128 * 20,))))
+    alone = done(moved(short, tmp_path / "alone"))
+    script = tmp_path / "starved.py"
+    script.write_text(STARVED)
+    with group(short, str(script)) as starved:
+        assert starved.agent.wait() == 0, starved.said[-3000:]
+    assert "the device's memory ran out at 4 sequences at a time; started again, the run takes 2" in starved.said
+    assert "ZeRO 2, 2 sequences at a time" in starved.said
+    assert losses_of(short) == pytest.approx(losses_of(alone), abs=1e-4)
+    assert not (Path(short.report) / "failure-1.json").exists()
+
+
+def test_sigterm_to_torchrun_leaves_a_checkpoint_and_the_order_goes_on_in_one_process(
+    two: RunOrder, tmp_path: Path
+) -> None:
+    with group(two) as stopped:
+        stopped.wait_for(lambda: step_of(two) > 0)
+        stopped.agent.send_signal(signal.SIGTERM)
+        assert stopped.agent.wait() != ExitStatus.DONE
+    assert has_checkpoint(two)
+    assert not (Path(two.report) / "failure-1.json").exists()
+    one = two.changed(workers=1, attempt=2)
+    run(one, Interruption(), Report(one), begun=time.monotonic())
+    alone = moved(one, tmp_path / "alone")
+    run(alone, Interruption(), Report(alone), begun=time.monotonic())
+    assert losses_of(one) == pytest.approx(losses_of(alone), abs=0.01)
