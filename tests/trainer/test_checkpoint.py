@@ -164,37 +164,63 @@ def _wait_for(true: Callable[[], bool]) -> None:
         _REAL_SLEEP(0.02)
 
 
+SERVER = """
+import sys
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
+from moto.server import main
+
+s3_backends[DEFAULT_ACCOUNT_ID]["aws"].create_bucket("bucket", "us-east-1")
+main(["-H", "127.0.0.1", "-p", sys.argv[1]])
+"""
+"""It keeps objects in its memory: started again, it has an empty bucket."""
+
+
+class S3:
+    """A real S3 server on loopback, and a bucket on it; it can be killed and started again at the same address."""
+
+    uri = "s3://bucket"
+
+    def __init__(self) -> None:
+        with closing(socket.socket()) as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = int(free.getsockname()[1])
+
+    def start(self) -> None:
+        self._server = subprocess.Popen(
+            [sys.executable, "-c", SERVER, str(self.port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        _wait_for(lambda: _listens(self.port))
+
+    def kill(self) -> None:
+        self._server.kill()
+        self._server.wait()
+
+
 @pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """A real S3 server on loopback, and a bucket on it."""
+def server() -> Iterator[S3]:
     pytest.importorskip("s3fs", reason="the extra `s3` is not installed")
     pytest.importorskip("moto", reason="moto's server is not installed")
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    server = S3()
     environment = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}",
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     os.environ |= environment
+    server.start()
     try:
-        _wait_for(lambda: _listens(port))
-        import fsspec
-
-        fsspec.filesystem("s3").mkdir("bucket")
-        yield "s3://bucket"
+        yield server
     finally:
         for name in environment:
             del os.environ[name]
         server.kill()
-        server.wait()
+
+
+@pytest.fixture
+def s3(server: S3) -> str:
+    return server.uri
 
 
 def _listens(port: int) -> bool:
@@ -228,6 +254,52 @@ def test_a_run_on_s3_that_is_stopped_goes_on_there_and_ends_with_the_same_digits
     assert losses_of(second) == losses_of(order)
     storage = storage_at(remote.storage)
     assert {"curve.jsonl", *(f"model-{tokens}.safetensors" for tokens in order.run.tokens)} <= set(storage.names())
+    curve = [json.loads(line) for line in storage.get("curve.jsonl").splitlines()]
+    assert [point["step"] for point in curve] == list(range(1, 73))
+
+
+class KillsTheServer(Interruption):
+    """Never asks to stop. Looked at once a step, it kills a run's storage once a checkpoint is there, and starts it
+    again when so many more steps were taken and a checkpoint has failed."""
+
+    def __init__(self, server: S3, storage: Storage, said: Callable[[], str], steps: int) -> None:
+        super().__init__()
+        self._server, self._storage, self._said = server, storage, said
+        self.left = steps
+        self.killed = self.back = False
+
+    @property
+    def requested(self) -> bool:
+        if not self.killed:
+            _REAL_SLEEP(0.1)  # the run would end before its first checkpoint is there
+            if any(name.startswith("checkpoint-") for name in self._storage.names()):
+                self._server.kill()
+                self.killed = True
+        elif not self.back:
+            _REAL_SLEEP(0.1)
+            self.left -= 1
+            if self.left == 0:
+                _wait_for(lambda: "the storage fails" in self._said())
+                self._server.start()
+                self.back = True
+        return False
+
+
+@pytest.mark.slow
+def test_a_run_trains_on_while_its_storage_is_killed_and_checkpoints_once_it_is_back(
+    order: RunOrder, tmp_path: Path, server: S3, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(order, Interruption(), Report(order), begun=time.monotonic())
+    training = order.training.changed(checkpoint_seconds=0.5)
+    remote = moved(order, tmp_path / "remote", training=training).changed(storage=f"{server.uri}/run-2")
+    storage = storage_at(remote.storage)
+    watch = KillsTheServer(server, storage, lambda: caplog.text, steps=10)
+    run(remote, watch, Report(remote), begun=time.monotonic())
+    assert watch.killed
+    assert watch.back
+    assert losses_of(remote) == losses_of(order)
+    names = storage.names()  # of the server that was started again, with nothing in it
+    assert any(name.startswith("checkpoint-") for name in names)
     curve = [json.loads(line) for line in storage.get("curve.jsonl").splitlines()]
     assert [point["step"] for point in curve] == list(range(1, 73))
 
