@@ -6,6 +6,7 @@ know what the objects are.
 
 import errno
 import logging
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -132,7 +133,9 @@ class Objects:
         try:
             return action()
         except (PermissionError, FileNotFoundError) as error:
-            raise type(error)(error.errno or errno.EACCES, str(error), self.address(name)) from error
+            number = error.errno or (errno.EACCES if isinstance(error, PermissionError) else errno.ENOENT)
+            said = os.strerror(number) if error.errno else f"{os.strerror(number)}: {error}"
+            raise type(error)(number, said, self.address(name)) from error
         except Exception as error:  # they share no base class; it is raised again as an OSError
             refused = any(word in type(error).__name__ for word in ("Credentials", "Param"))
             kind, number = (PermissionError, errno.EACCES) if refused else (OSError, errno.EIO)
