@@ -15,6 +15,7 @@ either one new status or children to create, never both; it touches no cluster a
 A rung that does not fit the budget stays Pending: raising the budget is all it takes to go on.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -40,6 +41,7 @@ from sweep_operator.api import (
 )
 from sweep_operator.clusters import Event
 from sweep_operator.conditions import timestamp
+from sweep_operator.evidence import observed
 from sweep_operator.launch import Launch, launch_verdict
 from sweep_operator.names import config_digest, run_name
 from sweep_operator.outlook import Obstacle, may_wait, progress_of, summarise
@@ -99,10 +101,9 @@ def decide(
     """
     accepted = accept(sweep, policy)
     view = _View(sweep, children, now, {child.metadata.name: child for child in children})
-    spent = budget.spent_on(children)
     if isinstance(accepted, Refused):
-        return _refuse(view, accepted, spent)
-    settled = _settle(view, accepted, spent)
+        return _refuse(view, accepted)
+    settled = _settle(view, accepted)
     objection = _objection(view, settled)
     told: tuple[Event, ...] = ()
     if not (sweep.spec.suspend or sweep.spec.abort or objection):
@@ -110,10 +111,15 @@ def decide(
             if imports is None:
                 return Decision(wants_imports=True)
             if isinstance(imports, Refused):
-                return _refuse(view, imports, spent, RECORDS_SECONDS)
+                return _refuse(view, imports, RECORDS_SECONDS)
             settled = settled.changed(imports=imports)
         settled, told = _advance(view, settled, accepted)
         objection = _objection(view, settled)
+        opened = _current(settled)
+        # A verdict that promotes is written with the forecast of the rung it opens: no pass lies between them.
+        if told and not objection and opened is not None and opened.state is RungState.PENDING:
+            settled, foretold = _advance(view, settled, accepted)
+            told = (*told, *foretold)
     status, events = summarise(sweep, settled, children, now, over_budget=objection, obstacle=obstacle)
     wait = None
     if status != sweep.status:
@@ -124,9 +130,10 @@ def decide(
     return Decision(create=() if stands else _missing(view), requeue_seconds=wait)
 
 
-def _refuse(view: _View, refused: Refused, spent: Spent, again_seconds: float | None = None) -> Decision:
+def _refuse(view: _View, refused: Refused, again_seconds: float | None = None) -> Decision:
     """Say why nothing (more) is started, once."""
     before = view.sweep.status
+    _, spent = _spent(view, before.rungs)
     status, events = summarise(view.sweep, before.changed(spent=spent), view.children, view.now, refused=refused)
     if status != before:
         return Decision(status=status, events=events)
@@ -137,7 +144,7 @@ def _current(status: SweepStatus) -> RungStatus | None:
     return next((rung for rung in status.rungs if rung.state not in DONE), None)
 
 
-def _settle(view: _View, accepted: Accepted, spent: Spent) -> SweepStatus:
+def _settle(view: _View, accepted: Accepted) -> SweepStatus:
     """The status with its rungs as the spec now lists them; what has started stays as it is."""
     old = view.sweep.status
     started = {r.name for r in old.rungs if r.state is not RungState.PENDING or r.revision > 1}
@@ -151,14 +158,25 @@ def _settle(view: _View, accepted: Accepted, spent: Spent) -> SweepStatus:
         rungs.extend(r for r in old.rungs if r.name == TARGET)
     elif view.sweep.spec.target.launch != "Never":
         rungs.append(RungStatus(name=TARGET, runs=(accepted.target,)))
-    by_rung = {
-        (r.name, r.revision): budget.spent_on(
-            c for c in view.children if (c.spec.rung, c.spec.revision) == (r.name, r.revision)
-        )
-        for r in rungs
-    }
+    by_rung, spent = _spent(view, rungs)
     counted = tuple(r.changed(spent=by_rung[r.name, r.revision], progress=_progress(view, r)) for r in rungs)
     return old.changed(rungs=counted, spent=spent)
+
+
+def _spent(view: _View, rungs: Iterable[RungStatus]) -> tuple[dict[tuple[str, int], Spent], Spent]:
+    """What each revision of a rung has used, and all of them; of a finished one also what deleted runs had used."""
+    children: dict[tuple[str, int], list[ScalingRun]] = {}
+    for child in view.children:
+        children.setdefault((child.spec.rung, child.spec.revision), []).append(child)
+    by_rung, total = {}, budget.spent_on(view.children)
+    for rung in rungs:
+        key = rung.name, rung.revision
+        standing = children.get(key, [])
+        by_rung[key] = budget.spent_on(standing)
+        if rung.state in DONE and len(standing) < len(rung.runs) + len(rung.experiments):
+            total = budget.added(total, budget.vanished(rung.spent, by_rung[key]))
+            by_rung[key] = budget.at_least(rung.spent, by_rung[key])
+    return by_rung, total
 
 
 def _progress(view: _View, rung: RungStatus) -> RungProgress | None:
@@ -197,13 +215,18 @@ def _advance(view: _View, status: SweepStatus, accepted: Accepted) -> tuple[Swee
     due = (*rung.runs, *rung.experiments) if rung.state is RungState.DIAGNOSING else rung.runs
     if not view.ended(rung, due):
         return status, ()
-    failed = [child for run in rung.runs if (child := view.child(rung, run)) and _failed(child)]
-    if len(failed) > view.sweep.spec.retry.max_failed_runs:
+    if failed := _too_many_failed(view, rung):
         why = failed[0].status.failures[-1].message
         message = f"{len(failed)} runs failed, {view.sweep.spec.retry.max_failed_runs} may: {why}"
         event = Event("RunsFailed", message, rung.name, warning=True)
         return _replace(status, rung.changed(state=RungState.FAILED)), (event,)
     return _judge(view, status, rung, accepted)
+
+
+def _too_many_failed(view: _View, rung: RungStatus) -> list[ScalingRun]:
+    """The runs that failed, where they are more than may."""
+    failed = [child for run in rung.runs if (child := view.child(rung, run)) and _failed(child)]
+    return failed if len(failed) > view.sweep.spec.retry.max_failed_runs else []
 
 
 def _failed(child: ScalingRun) -> bool:
@@ -223,6 +246,7 @@ def _foretell(
     thresholds = judgement.thresholds_of(spec, len(accepted.rungs))
     written = rung.changed(
         state=RungState.FORECAST,
+        placement=spec.placement_of(rung.name),
         forecast=RungForecast(time=timestamp(view.now), outcome=expected, thresholds=thresholds),
     )
     events = [Event("Forecast", judgement.forecast_sentence(expected), rung.name)]
@@ -260,8 +284,13 @@ def _judge(
     repeated = any(run in rung.experiments for run in asked)
     if asked and (repeated or not budget.diagnosis_fits(view.sweep.spec.budget, status.spent, cost)):
         verdict = verdict_of(may_diagnose=False)
-    losses = [r.loss for c in judgement.runs_of(view.sweep, rung, view.children) for r in c.status.accepted]
-    judged = rung.changed(verdict=verdict, loss=min(losses, default=None), finished_at=timestamp(view.now))
+    records = [r for c in judgement.runs_of(view.sweep, rung, view.children) for r in c.status.accepted]
+    judged = rung.changed(
+        verdict=verdict,
+        loss=min((record.loss for record in records), default=None),
+        observed=observed(records),
+        finished_at=timestamp(view.now),
+    )
     replacement = _conclude(judged, verdict, warmup=warmup, manual=view.sweep.spec.gate.promotion == "Manual")
     event = Event(
         verdict.reason, verdict.message, rung.name, warning=verdict.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)
@@ -290,7 +319,11 @@ def _conclude(rung: RungStatus, verdict: Verdict, *, warmup: bool, manual: bool)
 def _reconsider(
     view: _View, status: SweepStatus, rung: RungStatus, accepted: Accepted
 ) -> tuple[SweepStatus, tuple[Event, ...]]:
-    """What may move a rung that waits: its failed runs were retried, or a person accepted its verdict."""
+    """What may move a rung that waits: its failed runs were retried, records came late, or a person accepted."""
+    if rung.state is RungState.FAILED and not _too_many_failed(view, rung):
+        return _replace(status, rung.changed(state=RungState.RUNNING)), ()
+    if _more_observed(view, rung):
+        return _replace(status, rung.changed(state=RungState.RUNNING, verdict=None)), ()
     judged = rung.name != TARGET or rung.started_at is not None
     if judged and not view.ended(rung, rung.runs):
         return _replace(status, rung.changed(state=RungState.RUNNING, verdict=None)), ()
@@ -300,6 +333,14 @@ def _reconsider(
     state = RungState.FORECAST if rung.name == TARGET else RungState.PROMOTED
     event = Event("Approved", f"a person accepted the verdict {digest[:19]}", rung.name)
     return _with_law(view, _replace(status, rung.changed(state=state, approved=digest)), accepted), (event,)
+
+
+def _more_observed(view: _View, rung: RungStatus) -> bool:
+    """Whether records came after the rung was judged without them."""
+    if rung.observed is None:
+        return False
+    judged = judgement.runs_of(view.sweep, rung, view.children)
+    return sum(len(child.status.accepted) for child in judged) > len(rung.observed.runs)
 
 
 def _with_law(view: _View, status: SweepStatus, accepted: Accepted) -> SweepStatus:
@@ -348,6 +389,6 @@ def scaling_run(sweep: ScalingSweep, rung: RungStatus, run: Run) -> ScalingRun:
             revision=rung.revision,
             run=run,
             config_digest=config_digest(sweep.spec.training, run),
-            placement=sweep.spec.placement_of(rung.name),
+            placement=rung.placement or sweep.spec.placement_of(rung.name),
         ),
     )
