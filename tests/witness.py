@@ -19,8 +19,8 @@ from sweep_operator.clusters.kubernetes.watch import Watch
 OVER = ("Promoted", "Superseded")
 TIMES = {"time", "startedAt", "finishedAt", "lastTransitionTime", "lastUpdated"}
 SPEND = {"spent", "gpuHours", "observedGeneration"}
-IDENTITIES = {"evidence"}
-"""A digest of records with the UIDs of their runs, which no two sweeps share."""
+IDENTITIES = {"evidence", "uids"}
+"""UIDs of runs, which no two sweeps share, and a digest of records with them."""
 
 
 def lasting(value: Any) -> Any:

@@ -60,6 +60,21 @@ def spent_on(runs: Iterable[ScalingRun]) -> Spent:
     )
 
 
+def added(*parts: Spent) -> Spent:
+    """All of them together."""
+    return Spent(**{name: sum(getattr(part, name) for part in parts) for name in Spent.model_fields})
+
+
+def at_least(before: Spent, found: Spent) -> Spent:
+    """The larger of both, number by number."""
+    return Spent(**{name: max(getattr(before, name), getattr(found, name)) for name in Spent.model_fields})
+
+
+def vanished(before: Spent, found: Spent) -> Spent:
+    """What was written down before and is found no more: deleting a run does not give its budget back."""
+    return Spent(**{name: max(0.0, getattr(before, name) - getattr(found, name)) for name in Spent.model_fields})
+
+
 def overdrawn(budget: Budget, spent: Spent) -> str | None:
     """One sentence when more was spent than the budget holds, or None."""
     if budget.flops is not None and spent.flops > budget.flops:

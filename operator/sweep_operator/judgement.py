@@ -18,6 +18,7 @@ from sweep_analysis.scale import format_scale
 from sweep_operator import budget
 from sweep_operator.api import RungState, RungStatus, ScalingRun, ScalingSweep, SweepSpec, TargetStatus
 from sweep_operator.api.status import Law
+from sweep_operator.evidence import observed_records
 from sweep_operator.imports import records_of
 from sweep_operator.names import run_name
 
@@ -27,10 +28,22 @@ History = tuple[tuple[Record, ...], ...]
 def history_of(sweep: ScalingSweep, runs: Sequence[ScalingRun]) -> History:
     """Accepted ladder records of the promoted rungs, in the ladder's order; diagnosis and superseded ones left out."""
     return tuple(
-        tuple(record for run in runs_of(sweep, rung, runs) for record in run.status.accepted)
+        _evidence(sweep, rung, runs)
         for rung in sweep.status.rungs
         if rung.state is RungState.PROMOTED and rung.name != "target"
     )
+
+
+def _evidence(sweep: ScalingSweep, rung: RungStatus, runs: Sequence[ScalingRun]) -> tuple[Record, ...]:
+    """A judged rung's records: those of its runs, and of runs that somebody deleted what the status keeps."""
+    standing = runs_of(sweep, rung, runs)
+    if rung.observed is None or len(standing) == len(rung.judged):
+        return tuple(record for run in standing for record in run.status.accepted)
+    by_run: dict[str, tuple[Record, ...]] = {}
+    for record in observed_records(rung.observed):
+        by_run[record.run.uid] = (*by_run.get(record.run.uid, ()), record)
+    by_run |= {run.metadata.uid: run.status.accepted for run in standing}
+    return tuple(record for records in by_run.values() for record in records)
 
 
 def known(sweep: ScalingSweep, history: History) -> list[tuple[Point, ...]]:

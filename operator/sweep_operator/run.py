@@ -7,6 +7,7 @@ either one new status or one thing to do, never both.
     Running ── lost to the machine, or asked to stop ──▶ Waiting ── wanted ──▶ next attempt
     Running ── failed, may be retried ──▶ Waiting ── after a back-off ──▶ next attempt
     Running ── failed, may not ──▶ Failed ── retryToken ──▶ Waiting
+    Waiting, Failed ── the records of an attempt that was given up arrive after all ──▶ Succeeded
     any ── the sweep is aborted ──▶ Aborted, once its processes are gone
 
 An attempt that cannot start (no node, no image) or has gone silent is told to end, and the reason is kept with it.
@@ -112,10 +113,12 @@ def _decide(sweep: ScalingSweep, run: ScalingRun, workload: Workload, now: datet
     last = status.attempts[-1] if status.attempts else None
     if last is not None and last.ended_at is None:
         return _open(sweep, run, last, workload, wanted, now)
-    if status.finished:
+    complete = len(status.accepted) == len(run.spec.run.tokens)
+    if status.finished and not (complete and status.state is RunState.FAILED):
         return _finished(sweep, run, wanted)
-    if len(status.accepted) == len(run.spec.run.tokens):  # the last words of an attempt that was given up
-        return RunDecision(status=status.changed(state=RunState.SUCCEEDED))
+    if complete:  # the last words of an attempt that was given up, however late they come
+        succeeded = status.changed(state=RunState.SUCCEEDED)
+        return RunDecision(status=succeeded, events=_ending_events(run, succeeded))
     if wanted is Wanted.ABORT:
         return RunDecision(status=status.changed(state=RunState.ABORTED))
     if wanted is Wanted.PAUSE:

@@ -10,6 +10,7 @@ from sweep_analysis.fit import Interval
 from sweep_analysis.forecast import Forecast, NoForecast
 from sweep_analysis.gate import Thresholds, Verdict
 from sweep_analysis.rung import Run, judged
+from sweep_operator.api.workload import Placement
 
 Time = Annotated[str, Field(max_length=40)]
 """RFC 3339, UTC."""
@@ -91,6 +92,41 @@ class RungProgress(Document):
     """When this was written."""
 
 
+_Count = Annotated[int, Field(gt=0, le=2**53)]
+_MOST_RECORDS = 1024
+"""64 runs of 16 token counts."""
+
+
+class Observed(Document):
+    """The records that a rung was judged on, by columns; they outlive the runs that they came from."""
+
+    uids: tuple[Annotated[str, Field(max_length=64)], ...] = Field(max_length=64)
+    """Of the runs."""
+    runs: tuple[Annotated[int, Field(ge=0, lt=64)], ...] = Field(max_length=_MOST_RECORDS)
+    """Which of them each record is of, counted from 0."""
+    parameters: tuple[_Count, ...] = Field(max_length=_MOST_RECORDS)
+    """N."""
+    tokens: tuple[_Count, ...] = Field(max_length=_MOST_RECORDS)
+    """D."""
+    loss: tuple[Annotated[float, Field(gt=0)], ...] = Field(max_length=_MOST_RECORDS)
+    """Nats per token."""
+    unique_tokens: tuple[_Count, ...] = Field(max_length=_MOST_RECORDS)
+    """Distinct training tokens among D."""
+    validation_digest: Digest = ""
+    """Of the validation set."""
+    tokenizer_digest: Digest = ""
+    """Of the tokenizer."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        columns = (self.runs, self.parameters, self.tokens, self.loss, self.unique_tokens)
+        if len({len(column) for column in columns}) > 1:
+            raise ValueError("the columns differ in length")
+        if any(run >= len(self.uids) for run in self.runs):
+            raise ValueError("a record is of a run that is not named")
+        return self
+
+
 class RungStatus(Document):
     """One revision of one rung: re-running a rung makes a new revision, and both are kept."""
 
@@ -104,6 +140,8 @@ class RungStatus(Document):
     """The runs as resolved: exact parameter counts, whole batches."""
     forecast: RungForecast | None = None
     """Written before the rung's first run exists, and never changed."""
+    placement: Placement | None = None
+    """Where its runs are put: as the spec had it when the forecast was written."""
     experiments: tuple[Run, ...] = Field(default=(), max_length=64)
     """Diagnosis runs that were asked for."""
     verdict: Verdict | None = None
@@ -114,6 +152,8 @@ class RungStatus(Document):
     """From the first run on."""
     loss: float | None = None
     """Lowest accepted validation loss, nats per token."""
+    observed: Observed | None = None
+    """The records that it was judged on; evidence for later forecasts although its runs be deleted."""
     spent: Spent = Spent()
     """On this revision of the rung."""
     started_at: Time | None = None
@@ -167,7 +207,6 @@ class TargetStatus(Document):
 
 
 MAX_IMPORTED = 4096
-_Count = Annotated[int, Field(gt=0, le=2**53)]
 
 
 class Imports(Document):

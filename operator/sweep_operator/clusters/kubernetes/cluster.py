@@ -119,8 +119,11 @@ class KubernetesCluster:
             if is_leaving(document):
                 raise NotNow("NamesakeLeaving", f"ScalingRun {name} is being deleted") from None
             owner = controller_of(document)
-            if owner is None or owner["uid"] != run.spec.sweep_uid or document["spec"] != run_document(run)["spec"]:
+            uid = document["metadata"]["uid"]
+            same = document["spec"] == run_document(run)["spec"]
+            if owner is None or owner["uid"] != run.spec.sweep_uid or not same or self._ours.get(uid) is False:
                 raise NameTaken(_taken("ScalingRun", namespace, name, owner)) from None
+        self._remember(document["metadata"]["uid"], ours=True)
         self.caches.runs.put(document)
 
     def write_sweep_status(self, sweep: ScalingSweep, status: SweepStatus) -> None:
@@ -233,17 +236,29 @@ class KubernetesCluster:
         uid = known.identity.uid
         ours = self._ours.get(uid)
         if ours is None:
-            ours = is_of(sweep, run)
-            self._ours[uid] = ours
-            if len(self._ours) > _REMEMBERED:
-                self._ours.popitem(last=False)
+            ours = is_of(sweep, run) or is_of(self._newest(sweep), run)
+            self._remember(uid, ours)
             if not ours:
                 said = (
                     f"ScalingRun {run.metadata.name} names this sweep as its owner but was not made by the operator:"
-                    " its name or its configuration does not follow from the sweep; it is ignored, delete it"
+                    " its name, what it trains or its placement does not follow from the sweep; it is ignored,"
+                    f" kubectl delete scalingrun {run.metadata.name} -n {run.metadata.namespace}"
                 )
                 self.events.emit(sweep, Event("ForgedRun", said, run.spec.rung, run.metadata.name, warning=True))
         return run if ours else None
+
+    def _remember(self, uid: str, ours: bool) -> None:
+        self._ours[uid] = ours
+        if len(self._ours) > _REMEMBERED:
+            self._ours.popitem(last=False)
+
+    def _newest(self, sweep: ScalingSweep) -> ScalingSweep:
+        """The sweep as it is now: a run that another process made may be known before the plan that it follows from."""
+        where = SWEEPS.path(sweep.metadata.namespace)
+        items = self.api.get(where, fieldSelector=f"metadata.name={sweep.metadata.name}")["items"]
+        if not items:
+            return sweep
+        return ScalingSweep.model_validate({"apiVersion": sweep.api_version, "kind": sweep.kind, **items[0]})
 
     def _job(self, run: ScalingRun, attempt: int) -> JobView | None:
         """The attempt's Job, as far as is known and if it is this run's (by owner, or as the one that was seen)."""

@@ -63,11 +63,19 @@ def run_document(run: ScalingRun) -> JSON:
 def is_of(sweep: ScalingSweep, run: ScalingRun) -> bool:
     """Whether a run that names the sweep as its owner is one that we would have made of it.
 
-    An owner reference is easily forged; name and configuration follow from the sweep, its UID included. (While its
-    training stands edited against the rules, the sweep is refused, and the configuration cannot be told from it.)
+    An owner reference is easily forged; name and configuration follow from the sweep, its UID included, and what is
+    planned, on which devices, stands in its status, which only the operator writes and which is written before a run
+    exists. (While its training stands edited against the rules, the sweep is refused, and the configuration cannot be
+    told from it. Where the status is of a version that kept no placement, none is asked for.)
     """
     spec = run.spec
     if spec.sweep_uid != sweep.metadata.uid:
+        return False
+    key = spec.rung, spec.revision
+    rung = next((r for r in sweep.status.rungs if (r.name, r.revision) == key and r.forecast is not None), None)
+    if rung is None or spec.run not in (*rung.runs, *rung.experiments):
+        return False
+    if rung.placement is not None and spec.placement != rung.placement:
         return False
     if run.metadata.name != run_name(sweep, spec.rung, spec.revision, spec.run):
         return False
