@@ -69,7 +69,7 @@ figures: setup ## every figure of the docs anew (about half an hour; run it on a
 	@$(BIN)/python benchmarks/tokenizing.py --json benchmarks/results/tokenizing.json
 	@$(BIN)/python benchmarks/metrics.py --json benchmarks/results/metrics.json
 	@$(BIN)/python benchmarks/chart.py --json benchmarks/results/chart.json
-	@$(BIN)/python benchmarks/dashboards.py
+	@SCALINGSWEEP_NPM=1 $(BIN)/python benchmarks/dashboards.py
 
 clean: ## remove what `setup` made
 	rm -rf .venv

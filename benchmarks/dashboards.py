@@ -1,15 +1,21 @@
-"""Draw the dashboards from live data into docs/images, with matplotlib, in Grafana's layout.
+"""Draw the dashboards from live data into docs/images, light and dark, with Grafana's own front-end libraries.
 
-    python benchmarks/dashboards.py [--seconds 8]
+    SCALINGSWEEP_NPM=1 python benchmarks/dashboards.py [--seconds 8]     (the variable only until npm has fetched them)
 
 A real API server, the operator under the chart's rights and a real Prometheus; nodes are simulated and trainers are
-played (`tests/watched_sweeps.py`). Each panel shows what its own queries return. These are not screenshots of Grafana.
+played (`tests/watched_sweeps.py`). Each panel shows what Prometheus answers to its own queries, through the panel's own
+transformations and settings, by the components of `@grafana/ui` in a headless Chromium (`grafana/bodies.tsx` says
+which kinds no package has). No Grafana server is asked: these are not screenshots of one.
 """
 
 import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
 import sys
 import tempfile
-import textwrap
 import threading
 import time
 from pathlib import Path
@@ -18,177 +24,76 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "charts")]
 
-import matplotlib as mpl  # noqa: E402 - beside the tests' own modules
+import platformdirs  # noqa: E402 - beside the tests' own modules
 import watched_sweeps  # noqa: E402 - after the path to the tests' own modules is set
 from control_plane import ControlPlane, program  # noqa: E402 - after the path to the tests' own modules is set
 from helm_chart import Helm  # noqa: E402 - after the path to the tests' own modules is set
-from matplotlib import pyplot as plt  # noqa: E402 - after the path to the tests' own modules is set
-from matplotlib.axes import Axes  # noqa: E402 - after the path to the tests' own modules is set
+from prometheus import Prometheus  # noqa: E402 - after the path to the tests' own modules is set
 from standin_trainers import Play  # noqa: E402 - after the path to the tests' own modules is set
 
-from sweep_analysis.scale import format_scale  # noqa: E402 - after the path to the tests' own modules is set
 from sweep_chart.dashboards import DASHBOARDS  # noqa: E402 - after the path to the tests' own modules is set
-from sweep_chart.dashboards.panel import Dashboard, Panel  # noqa: E402 - after the path to the tests' own modules is set
+from sweep_chart.dashboards.panel import Dashboard  # noqa: E402 - after the path to the tests' own modules is set
 
-CHOSEN = {"$__rate_interval": "15s", "$job": ".*", 'namespace="$namespace"': 'namespace="research"', "$namespace": ".*"}
-NAMES = {"sweep": "climb"}
-CELL = (0.62, 0.36)
-"""Inches of one cell of the grid."""
-
-
-class Screen:
-    """One Prometheus, looked at over the last seconds."""
-
-    def __init__(self, world: watched_sweeps.WatchedSweeps, seconds: float, sweep: str) -> None:
-        self._prometheus, self._seconds, self._sweep = world.prometheus, seconds, sweep
-
-    def _filled(self, expression: str) -> str:
-        for variable, chosen in (CHOSEN | {"$sweep": self._sweep}).items():
-            expression = expression.replace(variable, chosen)
-        return expression
-
-    def now(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """Labels and value of each series."""
-        found = self._prometheus.query(self._filled(expression))
-        return [(series["metric"], float(series["value"][1])) for series in found]
-
-    def over_time(self, expression: str) -> list[tuple[dict[str, str], list[float], list[float]]]:
-        """Labels, minutes ago and values of each series."""
-        now = time.time()
-        found = self._prometheus.over_time(self._filled(expression), self._seconds)
-        return [
-            (s["metric"], [float(t) - now for t, _ in s["values"]], [float(v) for _, v in s["values"]]) for s in found
-        ]
-
-    def draw(self, board: Dashboard) -> Path:
-        """The whole dashboard; returns the picture's path."""
-        placed = board.to_json()["panels"]
-        height = max(p["gridPos"]["y"] + p["gridPos"]["h"] for p in placed)
-        figure = plt.figure(figsize=(24 * CELL[0], height * CELL[1]), dpi=80)
-        panels = {panel.title: panel for panel in board.panels}
-        for place in placed:
-            x, y, w, h = (place["gridPos"][key] for key in "xywh")
-            if place["type"] == "row":
-                figure.text(0.1 / 24, 1 - (y + 0.7) / height, place["title"], fontsize=11, weight="bold")
-                continue
-            pad = (1.1, 0.5, 1.2, 1.9) if place["type"] in ("timeseries", "xychart", "state-timeline") else (0.3,) * 4
-            box = (
-                (x + pad[0]) / 24,
-                1 - (y + h - pad[3]) / height,
-                (w - pad[0] - pad[1]) / 24,
-                (h - pad[2] - pad[3]) / height,
-            )
-            axes = figure.add_axes(box)
-            axes.set_title(place["title"], fontsize=8, loc="left", pad=3)
-            KINDS[place["type"]](self, axes, panels[place["title"]])
-        path = ROOT / "docs" / "images" / f"dashboard-{board.name}.png"
-        figure.savefig(path)
-        plt.close(figure)
-        return path
-
-    def stat(self, axes: Axes, panel: Panel) -> None:
-        found = self.now(panel.queries[0].expr)
-        if panel.options["textMode"] == "name":
-            text = panel.queries[0].legend.strip("{}") and next(iter(found[0][0].values()), "–") if found else "–"
-        else:
-            text = shown(found[0][1], panel.unit) if found else "0"
-        axes.axis("off")
-        axes.text(0.5, 0.4, text, ha="center", va="center", fontsize=15)
-
-    def timeseries(self, axes: Axes, panel: Panel) -> None:
-        for query in panel.queries:
-            for labels, when, values in self.over_time(query.expr):
-                axes.plot(when, values, lw=1.2, label=named(query.legend, labels))
-        finish(axes, panel)
-
-    def state_timeline(self, axes: Axes, panel: Panel) -> None:
-        series = self.over_time(panel.queries[0].expr)
-        lines = sorted({named(panel.queries[0].legend, labels).split(": ")[0] for labels, *_ in series})
-        states = sorted({named(panel.queries[0].legend, labels).split(": ")[1] for labels, *_ in series})
-        colours = dict(zip(states, mpl.colormaps["tab10"].colors, strict=False))
-        for labels, when, _ in series:
-            line, state = named(panel.queries[0].legend, labels).split(": ")
-            axes.broken_barh([(t, 1) for t in when], (lines.index(line) - 0.4, 0.8), color=colours[state])
-        axes.set_yticks(range(len(lines)), lines)
-        for state in states:
-            axes.plot([], [], color=colours[state], lw=5, label=state)
-        finish(axes, panel)
-
-    def xychart(self, axes: Axes, panel: Panel) -> None:
-        across = {labels["rung"]: value for labels, value in self.now(panel.queries[0].expr)}
-        lines = {str(o["matcher"]["options"]) for o in panel.overrides if o["properties"][0]["value"] == "lines"}
-        for query in panel.queries[1:]:
-            points = sorted((across[labels["rung"]], value) for labels, value in self.now(query.expr))
-            style = {"marker": ""} if query.legend in lines else {"marker": "o", "ls": "none"}
-            if points:
-                axes.plot(*zip(*points, strict=True), lw=1.2, label=query.legend, **style)
-        axes.set_xscale("log")
-        finish(axes, panel)
-        axes.set_xlabel(panel.queries[0].legend, fontsize=7)
-
-    def table(self, axes: Axes, panel: Panel) -> None:
-        rows: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
-        units = {str(o["matcher"]["options"]): str(o["properties"][0]["value"]) for o in panel.overrides}
-        for query in panel.queries:
-            for labels, value in self.now(query.expr):
-                identity = tuple(
-                    (k, v) for k, v in sorted(labels.items()) if k in ("namespace", "sweep", "parameter", "alertname")
-                )
-                row = rows.setdefault(identity, dict(labels))
-                value_of = {query.legend: shown(value, units.get(query.legend, "short"))}
-                row |= labels | ({} if query.legend.startswith(":") else value_of)
-        axes.axis("off")
-        if not rows:
-            return
-        columns = list(dict.fromkeys(c for row in rows.values() for c in row))
-        cells = [[row.get(c, "–") for c in columns] for row in rows.values()]
-        drawn = axes.table(cells, colLabels=columns, loc="upper left", cellLoc="left", edges="horizontal")
-        drawn.auto_set_font_size(False)
-        drawn.set_fontsize(7)
-        drawn.auto_set_column_width(range(len(columns)))
-
-
-KINDS: dict[str, Any] = {
-    "stat": Screen.stat,
-    "timeseries": Screen.timeseries,
-    "state-timeline": Screen.state_timeline,
-    "xychart": Screen.xychart,
-    "table": Screen.table,
+HERE, IMAGES = Path(__file__).parent / "grafana", ROOT / "docs" / "images"
+CHOSEN = {
+    "$__rate_interval": "15s",
+    "$job": ".*",
+    'namespace="$namespace"': 'namespace="research"',
+    "$namespace": ".*",
+    "$sweep": "climb",
 }
+WIDTH, TOP, LINE = 1500, 64, 38
+"""Pixels: of a picture, above its first panel, and of one line of Grafana's grid."""
 
 
-def named(legend: str, labels: dict[str, str]) -> str:
-    """A legend with its labels filled in."""
-    for label, value in labels.items():
-        legend = legend.replace(f"{{{{{label}}}}}", value)
-    return legend
+def answered(board: Dashboard, prometheus: Prometheus, began: float, now: float) -> dict[str, Any]:
+    """The board with what Prometheus answers to each query of each panel, as grafana/frames.ts reads it."""
+    document = board.to_json()
+    results: dict[str, list[dict[str, Any]]] = {}
+    for panel in document["panels"]:
+        for target in panel.get("targets", ()):
+            expression = target["expr"]
+            for variable, chosen in CHOSEN.items():
+                expression = expression.replace(variable, chosen)
+            instant = target["instant"]
+            series = prometheus.query(expression) if instant else prometheus.over_time(expression, now - began)
+            answer = {"refId": target["refId"], "legend": target["legendFormat"], "format": target["format"]}
+            results.setdefault(str(panel["id"]), []).append(answer | {"series": series})
+    return {"board": document, "results": results, "width": WIDTH, "from": began * 1000, "to": now * 1000}
 
 
-def shown(value: float, unit: str) -> str:
-    """A number with its unit, short."""
-    if unit == "percentunit":
-        return f"{value:.1%}"
-    if unit == "s":
-        return f"{value:.3g} s" if value < 120 else f"{value / 60:.3g} min"
-    if unit == "sci" or abs(value) >= 1e6:
-        return f"{value:.2e}"
-    return format_scale(round(value)) if value >= 1000 else f"{value:.4g}"
+def bundle(folder: Path) -> None:
+    """Write page.js and page.css there; the libraries are fetched once, where that is asked for."""
+    pins = (HERE / "package.json").read_bytes()
+    cache = platformdirs.user_cache_path("scalingsweep") / "grafana" / hashlib.sha256(pins).hexdigest()[:16]
+    if not (cache / "node_modules" / "esbuild").exists():
+        if not os.environ.get("SCALINGSWEEP_NPM"):
+            sys.exit("Grafana's libraries are not in the cache; SCALINGSWEEP_NPM=1 fetches them with npm, once")
+        cache.mkdir(parents=True, exist_ok=True)
+        shutil.copy(HERE / "package.json", cache)
+        options = ["--no-audit", "--no-fund", "--ignore-scripts", "--legacy-peer-deps"]
+        subprocess.run([shutil.which("npm") or "npm", "install", *options], cwd=cache, check=True)
+    for source in HERE.glob("*.ts*"):
+        shutil.copy(source, cache)
+    command = [str(cache / "node_modules" / ".bin" / "esbuild"), "page.tsx", "--bundle", "--minify", "--format=iife"]
+    command += ["--jsx=automatic", '--define:process.env.NODE_ENV="production"', "--log-level=error"]
+    command += [f"--loader:.{kind}=dataurl" for kind in ("svg", "ttf", "woff", "woff2")]
+    subprocess.run([*command, f"--outfile={folder / 'page.js'}"], cwd=cache, check=True)
 
 
-def finish(axes: Axes, panel: Panel) -> None:
-    """Grid, small type, legend below."""
-    axes.tick_params(labelsize=6)
-    axes.grid(visible=True, lw=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    if panel.kind != "xychart":
-        axes.set_xlabel("seconds ago", fontsize=6, labelpad=0)
-        axes.xaxis.set_major_formatter(lambda x, _: f"{-x:.0f}")
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        short = [textwrap.shorten(label, 26) for label in labels[:8]]
-        axes.legend(
-            handles[:8], short, fontsize=5.5, ncols=4, loc="upper left", bbox_to_anchor=(-0.08, -0.13), frameon=False
-        )
+def drawn(folder: Path, name: str, shown: dict[str, Any]) -> Path:
+    """Draw one board; returns the picture's path."""
+    lines = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in shown["board"]["panels"])
+    data = json.dumps(shown).replace("</", "<\\/")
+    (folder / f"{name}.html").write_text(
+        "<!doctype html><meta charset=utf-8><link rel=stylesheet href=page.css><style>body{margin:0}</style>"
+        f"<div id=root></div><script>window.SHOWN={data}</script><script src=page.js></script>"
+    )
+    path = IMAGES / f"dashboard-{name}.png"
+    command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    command += [f"--window-size={WIDTH},{TOP + lines * LINE}", "--virtual-time-budget=8000", f"--screenshot={path}"]
+    subprocess.run([*command, f"file://{folder}/{name}.html"], check=True, capture_output=True, timeout=180)
+    return path
 
 
 def keep_reporting(world: watched_sweeps.WatchedSweeps, over: threading.Event) -> None:
@@ -207,25 +112,28 @@ def main() -> None:
         play = watched_sweeps.play(run, attempt)
         return Play(seconds=options.seconds) if play.outcome == "Succeeded" else play
 
-    with tempfile.TemporaryDirectory() as folder:
-        plane = ControlPlane(Path(folder, "plane")).start()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bundle(folder)
+        plane = ControlPlane(folder / "plane").start()
         plane.run_workloads()
         plane.add_nodes(2)
-        helm = Helm(program("helm"), Path(folder)).on(plane.kubeconfig())
-        world = watched_sweeps.WatchedSweeps(plane, helm, Path(folder), train=slowly)
+        helm = Helm(program("helm"), folder).on(plane.kubeconfig())
+        world = watched_sweeps.WatchedSweeps(plane, helm, folder, train=slowly)
         began, over = time.time(), threading.Event()
         try:
             world.start()
-            training = threading.Thread(target=keep_reporting, args=(world, over), daemon=True)
-            training.start()
+            threading.Thread(target=keep_reporting, args=(world, over), daemon=True).start()
             world.let_them_live()
-            screen = Screen(world, time.time() - began, NAMES["sweep"])
-            for board in DASHBOARDS:
-                print(screen.draw(board))
+            now = time.time()
+            boards = {board.name: answered(board, world.prometheus, began, now) for board in DASHBOARDS}
         finally:
             over.set()
             world.stop()
             plane.stop()
+        for board, shown in boards.items():
+            for theme in ("light", "dark"):
+                print(drawn(folder, f"{board}-{theme}", shown | {"dark": theme == "dark"}))
 
 
 if __name__ == "__main__":

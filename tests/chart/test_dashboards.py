@@ -65,6 +65,23 @@ def test_every_panel_asks_a_question_and_its_title_is_its_own() -> None:
             assert re.search(r"\?", panel.asks), panel.title
 
 
+def test_a_word_is_the_newest_one_alone() -> None:
+    """Over a span of time each phase that there was would stand in a tile of its own."""
+    words = [p for b in BOARDS.values() for p in b["panels"] if p.get("options", {}).get("textMode") == "name"]
+    assert {panel["title"] for panel in words} == {"Phase", "Consistent", "Version"}
+    assert {target["instant"] for panel in words for target in panel["targets"]} == {True}
+
+
+def test_a_table_calls_its_values_as_grafanas_data_source_does() -> None:
+    """`Value #A` and so on, but `Value` where there is one query alone."""
+    for panel in (p for b in BOARDS.values() for p in b["panels"] if p["type"] == "table"):
+        organize = panel["transformations"][-1]["options"]
+        named = {name for name in organize["excludeByName"] | organize["renameByName"] if name.startswith("Value")}
+        queries = panel["targets"]
+        expected = {"Value"} if len(queries) == 1 else {f"Value #{query['refId']}" for query in queries}
+        assert named == expected, panel["title"]
+
+
 def test_no_colour_is_fixed_so_that_light_and_dark_both_read_well() -> None:
     assert not re.search(r"#[0-9a-fA-F]{6}|fixedColor|rgb\(", json.dumps(BOARDS))
 

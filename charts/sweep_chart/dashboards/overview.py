@@ -95,6 +95,7 @@ OVERVIEW = Dashboard(
                     },
                     width=12,
                     height=8,
+                    wide=("alertname",),
                 ),
             ),
         ),

@@ -16,11 +16,15 @@ Kind = Literal["stat", "timeseries", "table", "xychart", "state-timeline", "barg
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One expression. `now` asks for the newest value alone, as a table; `exemplars` for those beside the curve."""
+    """One expression over time, or where `now` says so its newest value alone.
+
+    `table` asks for labels as columns; `exemplars` for those beside the curve.
+    """
 
     expr: str
     legend: str = ""
     now: bool = False
+    table: bool = False
     exemplars: bool = False
 
     def to_json(self, letter: str) -> JSON:
@@ -30,7 +34,7 @@ class Query:
             "datasource": SOURCE,
             "expr": self.expr,
             "legendFormat": self.legend or "__auto",
-            "format": "table" if self.now else "time_series",
+            "format": "table" if self.table else "time_series",
             "instant": self.now,
             "range": not self.now,
             **({"exemplar": True} if self.exemplars else {}),
@@ -199,10 +203,11 @@ def stat(title: str, asks: str, expr: str, *, width: int = 4, unit: str = "short
 
 
 def word(title: str, asks: str, expr: str, label: str, *, width: int = 4) -> Panel:
-    """A word, from a label of the newest value."""
+    """A word, from a label of the newest value: over time each label that there was would have a word of its own."""
     panel = stat(title, asks, expr, width=width)
     options = panel.options | {"textMode": "name", "graphMode": "none", "colorMode": "none"}
-    return Panel(title, asks, "stat", (Query(expr, f"{{{{{label}}}}}"),), width, 4, "none", {"noValue": "–"}, options)
+    newest = Query(expr, f"{{{{{label}}}}}", now=True)
+    return Panel(title, asks, "stat", (newest,), width, 4, "none", {"noValue": "–"}, options)
 
 
 def lines(
@@ -248,26 +253,34 @@ def table(
     width: int = 24,
     height: int = 9,
     units: dict[str, str] | None = None,
+    wide: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
 ) -> Panel:
     """Newest values side by side, a line for each combination of labels; `columns` are expressions by name.
 
     A column whose name begins with a label sign (`:phase`) is there for that label alone; its value is not shown.
+    `wide` names columns that hold long words, `without` labels that are not shown.
     """
-    names = {f"Value #{chr(ord('A') + i)}": name for i, name in enumerate(columns)}
+    one = len(columns) == 1  # then Grafana's data source calls it by no letter
+    names = {"Value" if one else f"Value #{chr(ord('A') + i)}": name for i, name in enumerate(columns)}
     hidden = {value: True for value, name in names.items() if name.startswith(":")}
+    hidden |= dict.fromkeys(without, True)
     renamed = {value: name for value, name in names.items() if value not in hidden}
     overrides = tuple(
         {"matcher": {"id": "byName", "options": name}, "properties": [{"id": "unit", "value": unit}]}
         for name, unit in (units or {}).items()
+    ) + tuple(
+        {"matcher": {"id": "byName", "options": name}, "properties": [{"id": "custom.minWidth", "value": 240}]}
+        for name in wide
     )
     return Panel(
         title,
         asks,
         "table",
-        tuple(Query(expr, name, now=True) for name, expr in columns.items()),
+        tuple(Query(expr, name, now=True, table=True) for name, expr in columns.items()),
         width,
         height,
-        defaults={"noValue": "–"},
+        defaults={"noValue": "–", "custom": {"minWidth": 80}},
         options={"showHeader": True, "cellHeight": "sm"},
         overrides=overrides,
         transformations=(
@@ -288,7 +301,7 @@ class Curve:
 
 def plot(title: str, asks: str, x: Curve, curves: tuple[Curve, ...], *, by: str, unit: str, width: int = 12) -> Panel:
     """Newest values over another value, matched by a label; x is logarithmic."""
-    queries = (Query(x.expr, x.name, now=True), *(Query(curve.expr, curve.name, now=True) for curve in curves))
+    queries = tuple(Query(curve.expr, curve.name, now=True, table=True) for curve in (x, *curves))
     columns = {f"Value #{chr(ord('A') + i)}": curve.name for i, curve in enumerate((x, *curves))}
     series = [
         {

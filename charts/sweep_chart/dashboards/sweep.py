@@ -135,6 +135,7 @@ ONE_SWEEP = Dashboard(
                     },
                     width=6,
                     height=8,
+                    without=("law",),
                 ),
                 table(
                     "The fit",
