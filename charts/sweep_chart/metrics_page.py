@@ -18,8 +18,8 @@ HEAD = """\
 # Metrics
 
 Written by `make chart`. The operator serves them at `/metrics` of its metrics port, a local ladder with
-`scalingsweep run SWEEP.yaml --metrics-port PORT`. All are computed at the scrape from what the operator knows; none is
-kept, so that a restart loses none and the series of a deleted sweep are gone with the next scrape.
+`scalingsweep run SWEEP.yaml --metrics-port PORT`. All are computed at the scrape from the statuses that the operator
+knows, so that a restart loses none and the series of a deleted sweep are gone with the next scrape.
 
 * **Names** keep Prometheus' and OpenMetrics' rules: base units, `_total` on counters. Losses are nats per token; FLOPs
   are 6·N·D; device seconds are allocated devices times the time they were held.
@@ -35,8 +35,9 @@ kept, so that a restart loses none and the series of a deleted sweep are gone wi
   attempt of each reason on `run_failures_total` and of `run_preemptions_total`; the newest pass of each bucket of the
   durations, and of each outcome of `reconciles_total`. With `tracing.endpoint` set they carry `trace_id`, for an
   attempt `span_id` too, by which Grafana opens the trace.
-* **Counters** of a sweep never fall while it lives: they are sums over what statuses keep of all attempts. Reasons of
-  failures count from zero until the sweep is finished, so that `increase` sees the first of each. The operator's own
+* **Counters** of a sweep never fall while it lives: they are sums over what statuses keep of all attempts, and what a
+  process has told once it keeps to, although somebody delete a run. Reasons of failures count from zero until the sweep
+  is finished, so that `increase` sees the first of each. The operator's own
   counters begin with its process and have `_created`; a Prometheus that does not read that
   (`created-timestamp-zero-ingestion`) keeps it as a series, which `monitor.metricRelabelings` can drop.
 """

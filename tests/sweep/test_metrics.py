@@ -149,6 +149,24 @@ def test_preemptions_and_failures_are_counted_from_zero_and_never_fall(manifest)
     assert before["run_failures_total", "OutOfMemory"] == 0
 
 
+def test_a_run_that_somebody_deletes_takes_nothing_off_a_counter(climbed):
+    runs = list(climbed.runs(climbed.stored))
+    pages = SweepPage(lambda: [Observed(climbed.stored, runs)])
+
+    def counters():
+        return {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in text_string_to_metric_families(pages.text())
+            for sample in family.samples
+            if sample.name.endswith("_total")
+        }
+
+    before = counters()
+    assert before["scalingsweep_run_attempts_total", "default", "demo"] == len(runs)
+    del runs[3:]
+    assert counters() == before
+
+
 def test_the_number_of_series_is_bounded_as_the_docs_say(climbed, manifest):
     running = SimulatedCluster(manifest(budget={"flops": "1e15", "gpuHours": 500}))
     settle(running)

@@ -45,6 +45,8 @@ class _Rendered:
     lines: dict[str, str]
     with_exemplars: dict[str, str]
     """The same, of the families that have any."""
+    counted: dict[tuple[str, tuple[str, ...]], float]
+    """Values of counters, by family and labels."""
 
 
 class SweepPage:
@@ -108,15 +110,27 @@ class SweepPage:
         except Exception:
             log.exception("the series of sweep %s could not be computed; the others are served", entry.key)
             series = {}
+        counted = self._counted(entry.key, series)
         for name, samples in series.items():
             family = FAMILIES[name]
-            rows = [(dict(zip(family.labels, values, strict=True)), value) for values, value in samples]
+            rows = [
+                (dict(zip(family.labels, values, strict=True)), counted.get((name, values), value))
+                for values, value in samples
+            ]
             lines[name] = "".join(line(family.sample, *row) for row in rows)
             if told := exemplars.get(name):
                 with_exemplars[name] = "".join(
                     line(family.sample, *row, told.get(values)) for row, (values, _) in zip(rows, samples, strict=True)
                 )
-        self._rendered[entry.key] = _Rendered(entry.version, self._clock(), lines, with_exemplars)
+        self._rendered[entry.key] = _Rendered(entry.version, self._clock(), lines, with_exemplars, counted)
+
+    def _counted(self, key: Hashable, series: Series) -> dict[tuple[str, tuple[str, ...]], float]:
+        """Counters as they stand, none below what was told before: with a run that somebody deletes its numbers go."""
+        rendered = self._rendered.get(key)
+        before = rendered.counted if rendered else {}
+        counters = (name for name in series if FAMILIES[name].kind == "counter")
+        found = {(name, values): value for name in counters for values, value in series[name]}
+        return before | {sample: max(value, before.get(sample, value)) for sample, value in found.items()}
 
     def _joined(self, exposition: Exposition, late: int, age: float) -> str:
         parts: list[str] = []
