@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 SCALE, GOOD = "lossScale.factor", "lossScale.good"
-_FIRST, _PATIENCE = 2.0**16, 2000
+_FIRST, PATIENCE = 2.0**16, 2000
 
 
 class LossScale:
@@ -25,7 +25,7 @@ class LossScale:
             gradient.div_(self.factor)
         finite = torch.stack([gradient.isfinite().all() for gradient in gradients]).all()
         self.good.copy_(torch.where(finite, self.good + 1, 0))
-        grow = self.good >= _PATIENCE
+        grow = self.good >= PATIENCE
         self.factor.mul_(torch.where(finite, torch.where(grow, 2.0, 1.0), 0.5)).clamp_(min=1.0)
         self.good.mul_(~grow)
         return (~finite).float()

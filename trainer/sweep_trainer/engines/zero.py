@@ -7,7 +7,6 @@ files are pickles and are never written nor read.
 
 import gc
 import os
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +18,12 @@ from sweep_trainer.build import LanguageModel, attention_of, build
 from sweep_trainer.counted import against_others, count_of
 from sweep_trainer.engines import state as shares
 from sweep_trainer.engines.deepspeed_config import deepspeed_config, fewer
+from sweep_trainer.engines.deepspeed_here import check, imported
 from sweep_trainer.engines.micro_batch import MicroBatch, ran_out, say_fewer
 from sweep_trainer.engines.plain import device_of, recompute_blocks
 from sweep_trainer.engines.protocol import Batch, State
 from sweep_trainer.engines.ranks import Ranks
+from sweep_trainer.engines.scaling import GOOD, PATIENCE, SCALE
 from sweep_trainer.failure import BeginAgain
 from sweep_trainer.optim import MOMENTS, STEPS, parameter_groups
 
@@ -35,7 +36,8 @@ class Zero:
     def __init__(self, training: Training, hyper: Hyperparameters, seed: int, threads: int, ranks: Ranks) -> None:
         """Raises ValueError when the batch does not divide, or DeepSpeed refuses the configuration on this device."""
         torch.set_num_threads(threads)
-        self._deepspeed = _imported()
+        self._deepspeed = imported()
+        check(training, hyper)
         self._training, self._hyper, self._seed, self._ranks = training, hyper, seed, ranks
         self._stage = (training.deepspeed or DeepSpeed()).zero_stage
         self._count = count_of(hyper)
@@ -165,9 +167,8 @@ class Zero:
                 whole = self._whole(p, kind)  # a collective: also for what another rank keeps
                 if (full := f"{kind}.{name}" if kind else name) in mine:
                     state[full] = whole.detach().to("cpu", torch.float32).numpy().reshape(self._shapes[name]).copy()
-        if STEPS in mine:
-            state[STEPS] = np.array(self._steps()[0].item(), dtype=np.float32)
-        return state
+        numbers = {STEPS: self._steps()[0].item()} | self._scale()
+        return state | {name: np.array(numbers[name], dtype=np.float32) for name in mine & numbers.keys()}
 
     def load(self, state: State) -> None:
         parameters = dict(self.model.named_parameters())
@@ -177,6 +178,11 @@ class Zero:
             if name == STEPS:
                 for steps in self._steps():
                     steps.fill_(value.item())
+            elif name == SCALE:
+                self._zero.loss_scaler.cur_scale = value.item()
+            elif name == GOOD:
+                scaler = self._zero.loss_scaler
+                scaler.last_overflow_iter = scaler.cur_iter - 1 - int(value.item())
             elif kind in MOMENTS:
                 self._put(parameters[rest], value, kind)
             else:
@@ -192,7 +198,14 @@ class Zero:
 
     def _state_shapes(self) -> dict[str, tuple[int, ...]]:
         moments = {f"{kind}.{name}": shape for kind in MOMENTS for name, shape in self._shapes.items()}
-        return self._shapes | moments | {STEPS: ()}
+        return self._shapes | moments | {STEPS: ()} | dict.fromkeys(self._scale(), ())
+
+    def _scale(self) -> dict[str, float]:
+        """DeepSpeed's loss scale in the terms of ours, which finds itself by the same rule; nothing unless in fp16."""
+        if self._hyper.precision != "fp16":
+            return {}
+        scaler = self._zero.loss_scaler
+        return {SCALE: scaler.cur_scale, GOOD: (scaler.cur_iter - scaler.last_overflow_iter - 1) % PATIENCE}
 
     def _begin_moments(self) -> dict[int, Tensor]:
         """Give every partition its moments before the first step, so that a state can be taken up.
@@ -296,16 +309,3 @@ class _Loss(nn.Module):
 
     def forward(self, tokens: Tensor, *, likelihood: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         return self.model.likelihood(tokens) if likelihood else self.model.loss(tokens)
-
-
-def _imported() -> Any:
-    """DeepSpeed, on the CPU told so, and kept from compiling its shared-memory operator: over gloo the losses are the
-    same to the last digit."""
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
-    import deepspeed
-    from deepspeed.ops import __compatible_ops__ as compiled
-
-    compiled["deepspeed_shm_comm"] = False
-    return deepspeed
