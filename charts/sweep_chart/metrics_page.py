@@ -30,7 +30,7 @@ knows, so that a restart loses none and the series of a deleted sweep are gone w
 * **Labels** come from names in a spec and from the documented lists of reasons, never from messages. Scrape with
   `honorLabels: true`: `namespace` is the sweep's.
 * **Two formats**: OpenMetrics for who ranks it first in `Accept`, as Prometheus does by itself, else Prometheus' text.
-  Both tell the same numbers; only OpenMetrics has the next two.
+  Both tell the same numbers; only OpenMetrics has exemplars, `_created` and units.
 * **Exemplars** (Prometheus: `--enable-feature=exemplar-storage`) name the last object that was counted: the newest
   attempt of each reason on `run_failures_total` and of `run_preemptions_total`; the newest pass of each bucket of the
   durations, and of each outcome of `reconciles_total`. With `tracing.endpoint` set they carry `trace_id`, for an
