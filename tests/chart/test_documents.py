@@ -208,6 +208,25 @@ def test_the_pod_of_helm_test_is_of_the_operators_image_and_takes_what_its_clust
     )
 
 
+def test_the_pod_of_helm_test_is_under_no_rule_of_the_operators_and_let_in_by_its_policy(helm: Helm) -> None:
+    values = {"networkPolicy": {"metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}]}}
+    documents = helm.documents(*MONITORING, values=values)
+    labels = only(documents, "Pod")["metadata"]["labels"].items()
+    policy = only(documents, "NetworkPolicy")["spec"]
+    selectors = [
+        policy["podSelector"]["matchLabels"],
+        only(documents, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        only(documents, "Service")["spec"]["selector"],
+        only(documents, "Deployment")["spec"]["selector"]["matchLabels"],
+    ]
+    for selector in selectors:
+        assert not selector.items() <= labels
+    (metrics,) = [rule for rule in policy["ingress"] if rule["ports"][0]["port"] == "metrics"]
+    assert metrics["from"][0] == values["networkPolicy"]["metricsFrom"][0]
+    assert metrics["from"][1]["podSelector"]["matchLabels"].items() <= labels
+    assert "from" not in next(rule for rule in policy["ingress"] if rule["ports"][0]["port"] == "health")
+
+
 def test_the_operator_may_speak_to_names_the_api_server_and_the_collector_alone(helm: Helm) -> None:
     def ports(**values: Any) -> set[int]:
         egress = only(helm.documents(values=values), "NetworkPolicy")["spec"]["egress"]

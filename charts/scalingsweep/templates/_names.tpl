@@ -27,8 +27,18 @@ app.kubernetes.io/name: {{ include "scalingsweep.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- /* Of the pod of `helm test`: were it the operator's, its NetworkPolicy and its disruption budget would take it in. */}}
+{{- define "scalingsweep.testSelector" -}}
+app.kubernetes.io/name: {{ include "scalingsweep.name" . }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
 {{- define "scalingsweep.labels" -}}
 {{ include "scalingsweep.selector" . }}
+{{ include "scalingsweep.furtherLabels" . }}
+{{- end }}
+
+{{- define "scalingsweep.furtherLabels" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
