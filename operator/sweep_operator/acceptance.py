@@ -235,7 +235,8 @@ def _warmup_too_short(spec: SweepSpec, rungs: tuple[Rung, ...]) -> Refused | Non
 
 def _does_not_fit(sweep: ScalingSweep, rungs: tuple[Rung, ...], target: Run) -> Refused | None:
     """A run that the memory of its devices cannot hold, of what is yet to start; of a target only if it may start."""
-    started = {rung.name for rung in sweep.status.rungs if rung.started_at is not None}
+    newest = {rung.name: rung.state for rung in sweep.status.rungs}  # a later revision replaces an earlier one
+    started = {name for name, state in newest.items() if state is not RungState.PENDING}
     due = [(rung.name, run) for rung in rungs for run in rung.runs]
     if sweep.spec.target.launch != "Never":
         due.append((TARGET, target))
