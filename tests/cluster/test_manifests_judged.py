@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from control_plane import ControlPlane
 from local_ladder import MANIFEST
-from manifest_table import JUDGED
+from manifest_table import FINE, JUDGED
 
 from sweep_operator.clusters.kubernetes.cache import Caches
 from sweep_operator.clusters.kubernetes.client import Api
@@ -81,3 +81,24 @@ def test_a_mended_spec_is_accepted(place: Place) -> None:
     place.settle()
     assert place.accepted() == "True: Valid: "
     assert place.said("{.status.rungs[*].name}") == "a b c d"
+
+
+def test_a_device_that_is_large_enough_mends_a_sweep_that_did_not_fit(place: Place) -> None:
+    manifest, _ = JUDGED["a run that its devices cannot hold"]
+    place.apply(manifest)
+    place.settle()
+    assert place.accepted().startswith("False: DoesNotFit: ")
+    place.apply(manifest.replace("gpuMemory: 1M", "gpuMemory: 80Gi"))
+    place.settle()
+    assert place.accepted() == "True: Valid: "
+    runs = place.plane.kubectl("get", "srun", "-n", place.namespace, "-o", "jsonpath={.items[*].spec.placement}")
+    assert runs.stdout.count('"gpuMemory":"80Gi"') == 2
+
+
+def test_a_run_of_another_context_is_stored_with_it_and_the_forecast_is_not_about_it(place: Place) -> None:
+    place.apply(FINE["runs of another context length"])
+    place.settle()
+    assert place.said("{.status.rungs[0].runs[*].purpose}") == "Ladder Ladder Context Context"
+    assert place.said("{.status.rungs[0].runs[*].sequenceLength}") == "64 64"
+    found = "jsonpath={.items[*].spec.run.sequenceLength}"
+    assert place.plane.kubectl("get", "srun", "-n", place.namespace, "-o", found).stdout == "64 64"
