@@ -5,8 +5,9 @@
     python benchmarks/cluster.py throughput --runs 600         runs through sweeps against the same bare Jobs
     python benchmarks/cluster.py all                           each of them, and growth at 100, 1,000 and 3,000 sweeps
 
-etcd, the API server, the operator and this program share one machine. In `promotions` no Job controller runs: this
-program plays it, so that the figure is the operator's own latency and not that of Kubernetes' batching.
+etcd, the API server, the operator and this program share one machine; the operator has the rights that the chart gives
+it and no others. In `promotions` no Job controller runs: this program plays it, so that the figure is the operator's
+own latency and not that of Kubernetes' batching.
 """
 
 import argparse
@@ -74,6 +75,11 @@ class OperatorProcess:
                     total[labels["verb"], labels["resource"]] += int(float(line.rsplit(" ", 1)[1]))
         return total
 
+    def refused(self) -> list[str]:
+        """What its Role did not allow it, as its own metrics count it."""
+        lines = self.scrape().splitlines()
+        return [line for line in lines if line.startswith("scalingsweep_api_calls_total{") and 'code="403"' in line]
+
     def megabytes(self) -> float:
         return float(psutil.Process(self.process.pid).memory_info().rss) / 1e6
 
@@ -84,17 +90,21 @@ class OperatorProcess:
 
 @contextmanager
 def operator(plane: Any, folder: Path) -> Iterator[OperatorProcess]:
-    """Start it, and end it with SIGTERM."""
+    """Start it as its own account, and end it with SIGTERM."""
     port = free_port()
     log = folder / "operator.log"
-    arguments = ("--kubeconfig", plane.kubeconfig(), "--metrics-port", port, "--lease-namespace", NAMESPACE)
+    kubeconfig = world.operators_kubeconfig(plane)
+    arguments = ("--kubeconfig", kubeconfig, "--metrics-port", port, "--lease-namespace", NAMESPACE)
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "sweep_operator.cli", "operator", *map(str, arguments)],
             stderr=stream,
         )
     try:
-        yield OperatorProcess(process, log, port)
+        running = OperatorProcess(process, log, port)
+        yield running
+        if refused := running.refused():
+            raise SystemExit("the operator's Role is too small for its work:\n" + "\n".join(refused))
     finally:
         process.terminate()
         process.wait(15)

@@ -26,6 +26,7 @@ from simulated_cluster import Killed, SimulatedCluster, climb, healthy  # noqa: 
 from sweep_analysis.flops import six_nd  # noqa: E402 - as above
 from sweep_operator.acceptance import Accepted, accept  # noqa: E402 - as above
 from sweep_operator.api import RungStatus, ScalingRun, ScalingSweep  # noqa: E402 - as above
+from sweep_operator.clusters.kubernetes import roles  # noqa: E402 - as above
 from sweep_operator.clusters.kubernetes.client import Api  # noqa: E402 - as above
 from sweep_operator.clusters.kubernetes.errors import ApiError  # noqa: E402 - as above
 from sweep_operator.clusters.kubernetes.jobs import Images, job_document  # noqa: E402 - as above
@@ -268,6 +269,16 @@ def plane(folder: Path, workloads: bool = False) -> ControlPlane:
         one.run_workloads()
         one.add_nodes(50)
     return one
+
+
+def operators_kubeconfig(plane: ControlPlane) -> Path:
+    """The operator's own account with the rights that the chart gives it cluster-wide, and no others."""
+    account = roles.Account(NAMESPACE, "operator")
+    head = {"apiVersion": "v1", "kind": "ServiceAccount"}
+    items = [{**head, "metadata": {"name": account.name, "namespace": account.namespace}}]
+    plane.apply({"apiVersion": "v1", "kind": "List", "items": [*items, *roles.operator_access(account)]})
+    token = plane.service_account_token(account.namespace, account.name)
+    return plane.kubeconfig_for(token, "the-operator", NAMESPACE)
 
 
 def names(count: int) -> Iterator[str]:
