@@ -12,6 +12,7 @@ starve what they share go alone.
 """
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -106,7 +107,7 @@ def table(together: dict[str, Climb], alone: dict[str, Climb], at_once: int) -> 
     print(LINE.format("disturbance", "faults", "violations", "climb, s", "back, s", ""), flush=True)
     first = alone.pop(UNDISTURBED)()
     rows: list[dict[str, Any]] = []
-    for name, told in ((UNDISTURBED, first), *_all(together, at_once), *_all(alone, 1)):
+    for name, told in itertools.chain([(UNDISTURBED, first)], _all(together, at_once), _all(alone, 1)):
         rows.append(row(name, told, first.status))
     return rows
 
