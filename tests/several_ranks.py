@@ -33,6 +33,8 @@ class Case:
     recompute: bool = False
     recipe: str = "{}"
     """Fields of the recipe besides, as JSON; their text is part of the name."""
+    size: int = 9_000
+    """Parameters, about."""
     runs_out: tuple[int, ...] = ()
     """Forward passes of training, counted from 1, in which memory runs out, simulated: alternately on the way forward,
     as a device says it, and on the way back, as the machine's allocator does."""
@@ -43,7 +45,7 @@ class Case:
         pieces = f"-micro{self.micro_batch}" if self.micro_batch else ""
         rest = f"{'-recompute' if self.recompute else ''}{self.recipe}"
         out = f"-out{self.runs_out}" if self.runs_out else ""
-        return f"{self.engine}{zero}-{self.world}-{self.precision}{pieces}{rest}{out}"
+        return f"{self.engine}{zero}-{self.size}-{self.world}-{self.precision}{pieces}{rest}{out}"
 
     @property
     def training(self) -> Training:
@@ -61,7 +63,7 @@ class Case:
 
     @property
     def hyper(self) -> Hyperparameters:
-        parameters = shape_of(self.training, 9_000).parameters
+        parameters = shape_of(self.training, self.size).parameters
         return resolve(self.training, parameters, (SEQUENCES * LENGTH * 50,))
 
 

@@ -19,6 +19,8 @@ from sweep_analysis.rung import RunOrder
 from sweep_trainer.__main__ import train
 
 STEPS = 4
+SWAPPED = 600_000
+"""Parameters, about: what is smaller than a megabyte stays in memory."""
 HALF_PRECISION = """
 import json, os
 os.environ["DS_ACCELERATOR"] = "cpu"
@@ -119,6 +121,36 @@ def test_offloading_to_a_disk_without_libaio_or_the_folder_is_refused_before_the
     assert "offloading to Nvme needs libaio with its headers and a C++ compiler" in refused(order, training)
     monkeypatch.setattr(AsyncIOBuilder, "is_compatible", lambda self, verbose=True: True)
     assert "gone is no folder that can be written here; make it" in refused(order, training)
+
+
+def compiled() -> bool:
+    """Whether DeepSpeed's reader and writer of disks is there already: to compile it takes minutes."""
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR", Path.home() / ".cache" / "torch_extensions"))
+    return any(root.glob("*/async_io/async_io.so"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not compiled(), reason="DeepSpeed's async_io is not compiled; any run that offloads to Nvme does it"
+)
+def test_with_state_offloaded_to_a_disk_the_steps_are_the_same_and_a_state_goes_on_either_way(
+    processes: ForkServerContext, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    offloads = ({"offloadOptimizer": "Nvme"}, {"offloadOptimizer": "Nvme", "offloadParameters": "Nvme"})
+    for place, offload in enumerate(offloads):
+        recipe = json.dumps({"deepspeed": {"zeroStage": 3, "nvmePath": str(disk), **offload}})
+        plain, away = Case(size=SWAPPED), Case("DeepSpeed", 3, recipe=recipe, size=SWAPPED)
+        whole = together(processes, [(plain, STEPS, None, None)], tmp_path)[plain.name]
+        first, second = f"first-{place}", f"second-{place}"
+        steps = together(processes, [(away, 2, None, first)], tmp_path)[away.name]
+        steps += together(processes, [(plain, 1, first, second)], tmp_path)[plain.name]
+        steps += together(processes, [(away, 1, second, None)], tmp_path)[away.name]
+        np.testing.assert_allclose(np.array(steps)[:, 0], np.array(whole)[:, 0], atol=1e-5, err_msg=recipe)
+        np.testing.assert_allclose(steps, whole, rtol=1e-4, err_msg=recipe)
+    moved = sum(file.stat().st_size for file in disk.rglob("*") if file.is_file())
+    assert moved > 4 * SWAPPED
 
 
 def refused(order: RunOrder, training: object) -> str:

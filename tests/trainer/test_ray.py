@@ -1,5 +1,6 @@
 """Ray around the trainer: the same losses, whatever is lost. A Ray is started once, and joined by each run."""
 
+import contextlib
 import os
 import secrets
 import signal
@@ -56,9 +57,9 @@ def command(process: psutil.Process) -> str:
         return ""
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Head]:
-    """A Ray cluster of another process's, which the runs join by its address."""
+@contextlib.contextmanager
+def started() -> Iterator[Head]:
+    """A Ray cluster of another process's, which runs join by its address."""
     script = (
         "import ray, sys, time\n"
         "for _ in range(3):\n"
@@ -79,7 +80,14 @@ def cluster() -> Iterator[Head]:
     if not line:
         pytest.skip("Ray did not start on this machine in three tries")
     yield Head(line.split()[1], head.pid)
-    head.communicate("")
+    with contextlib.suppress(BrokenPipeError):
+        head.communicate("")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Head]:
+    with started() as head:
+        yield head
 
 
 def driver(order: RunOrder) -> "subprocess.Popen[bytes]":
@@ -101,6 +109,10 @@ def wait_for(true: Callable[[], bool], log: Path) -> None:
 def step_of(order: RunOrder) -> int:
     path = Path(order.report) / "progress.json"
     return Progress.model_validate_json(path.read_bytes()).step if path.exists() else 0
+
+
+def has_checkpoint(order: RunOrder) -> bool:
+    return bool(list(Path(order.storage).glob("checkpoint-*.2-of-2.safetensors")))
 
 
 def through_ray(order: RunOrder, cluster: Head, workers: int, **changes: object) -> RunOrder:
@@ -167,3 +179,31 @@ def test_what_a_worker_finds_wrong_is_said_by_the_driver_in_one_sentence(order: 
     failure = failure_of(three)
     assert failure.reason is FailureReason.BAD_CONFIGURATION
     assert "8 sequences do not divide among 3 processes" in failure.message
+
+
+def test_a_ray_head_that_is_lost_ends_the_attempt_in_one_sentence_and_the_next_goes_on(
+    order: RunOrder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The head's processes are killed: the store of the cluster's state, and the node's daemon with all workers."""
+    caplog.set_level("INFO")
+    long = order.run.changed(tokens=whole_batches(order.training, (128 * 3000,)))
+    with started() as head:
+        lost = through_ray(order.changed(run=long), head, 2, checkpoint_seconds=0.5)
+        log = Path(lost.report).with_name("log")
+        trying = driver(lost)
+        wait_for(lambda: has_checkpoint(lost) or trying.poll() is not None, log)
+        children = psutil.Process(head.pid).children(recursive=True)
+        for process in children:
+            if any(name in command(process) for name in ("gcs_server", "raylet/raylet")):
+                process.kill()
+        assert trying.wait(300) == ExitStatus.CRASHED, log.read_text()[-3000:]
+        assert not [p for p in children if "RayTrainWorker" in command(p)]
+    failure = failure_of(lost)
+    assert failure.reason is FailureReason.CRASHED
+    assert failure.message == (
+        f"Ray at {head.address} was lost, its head or a node of it; the next attempt goes on from the last checkpoint"
+    )
+    second = lost.changed(attempt=2, workers=1, ray=None)
+    run(second, Interruption(), Report(second), begun=time.monotonic())
+    assert "going on from step" in caplog.text
+    assert [point["step"] for point in curve_of(second)] == list(range(1, 3001))

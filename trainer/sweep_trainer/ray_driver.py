@@ -11,15 +11,18 @@ import os
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read while ray is imported
+os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "180")  # after a minute it would end us without a word
 os.environ.setdefault("RAY_worker_niceness", "0")  # by default workers are so nice that any load starves them
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from sweep_analysis.record import FailureReason
+from sweep_analysis.record import ExitStatus, FailureReason
 from sweep_analysis.rung import RunOrder
 from sweep_trainer.engines.ranks import Ranks, patience
 from sweep_trainer.failure import RunError, explain
@@ -32,6 +35,9 @@ LOCAL = "local"
 RESTARTS = 5
 """How often workers are started again within one attempt; after that the attempt has failed."""
 _ASK_SECONDS = 0.5
+_ANSWER_SECONDS = 5.0
+_LOST_SECONDS = 45.0
+"""How long the desk may be silent before the driver takes Ray for lost."""
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +73,8 @@ def fit(order: RunOrder, interruption: Interruption, report: Report) -> None:
     desk: Any = ray.remote(num_cpus=0)(Desk).remote()
     interruption.nothing_to_save(False)
     over = threading.Event()
-    listener = threading.Thread(target=_pass_on, args=(interruption, desk, over), daemon=True)
+    lost = partial(_lost, order, report)
+    listener = threading.Thread(target=_pass_on, args=(interruption, desk, over, lost), daemon=True)
     listener.start()
     trouble: Exception | None = None
     try:
@@ -78,7 +85,11 @@ def fit(order: RunOrder, interruption: Interruption, report: Report) -> None:
     finally:
         over.set()
         listener.join()
-    end = ray.get(desk.end.remote())
+    try:
+        end = ray.get(desk.end.remote(), timeout=_LOST_SECONDS)
+    except ray.exceptions.RayError:
+        log.error("Ray's workers ended with: %s", trouble)
+        raise RunError(FailureReason.CRASHED, _said_of_lost(order)) from None
     ray.shutdown()
     report.carry_over()  # the first worker reported the records; what follows must not drop them
     if end is None:
@@ -133,12 +144,38 @@ def _trainer(order: RunOrder, desk: Any, folder: str) -> TorchTrainer:
     )
 
 
-def _pass_on(interruption: Interruption, desk: Any, over: threading.Event) -> None:
-    """Tell the workers once the driver is asked to stop."""
+def _pass_on(interruption: Interruption, desk: Any, over: threading.Event, lost: Callable[[], None]) -> None:
+    """Tell the workers once the driver is asked to stop; and notice when nobody is there to be told any more."""
+    heard, told = time.monotonic(), False
     while not over.wait(_ASK_SECONDS):
-        if interruption.requested:
-            desk.stop.remote()
-            return
+        try:
+            if interruption.requested and not told:
+                ray.get(desk.stop.remote(), timeout=_ANSWER_SECONDS)
+                told = True
+            ray.get(desk.stopping.remote(), timeout=_ANSWER_SECONDS)
+            heard = time.monotonic()
+        except ray.exceptions.RayError:  # a time-out is one too
+            if time.monotonic() - heard > _LOST_SECONDS and not over.is_set():
+                lost()
+
+
+def _lost(order: RunOrder, report: Report) -> None:
+    """The head, or the node that the desk was on, is gone, and with it all that `fit` waits for: it would wait on."""
+    reason, message = FailureReason.CRASHED, _said_of_lost(order)
+    log.error("%s: %s", reason, message)
+    try:
+        report.carry_over()
+        report.failure(reason, message)
+        report.close(LEAVING_SECONDS)
+    finally:
+        os._exit(ExitStatus.CRASHED)
+
+
+def _said_of_lost(order: RunOrder) -> str:
+    return (
+        f"Ray at {order.ray or LOCAL} was lost, its head or a node of it;"
+        " the next attempt goes on from the last checkpoint"
+    )
 
 
 def work(config: dict[str, Any]) -> None:

@@ -5,8 +5,10 @@ equal pieces, and its partitioned state gathered tensor by tensor into the engin
 files are pickles and are never written nor read.
 """
 
+import contextlib
 import gc
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -225,8 +227,8 @@ class Zero:
                 pairs = [pair for low, high in groups for pair in zip(low, high, strict=True)]
             masters = {id(low): high for low, high in pairs}
             flat = list(masters.values())
-        for partition in flat:
-            if not self._adam.state[partition]:  # DeepSpeed has made it where it is swapped to a disk
+        for place, partition in enumerate(flat):
+            with self._on_this_side_of_the_disk(place):
                 self._adam.state[partition].update(
                     step=torch.zeros((), device=partition.device),
                     exp_avg=torch.zeros_like(partition, requires_grad=False),
@@ -238,6 +240,17 @@ class Zero:
             for group, partition in zip(zero.bit16_groups, flat, strict=True):
                 lazy_init_hp_params_optimizer_state(group, partition, self._adam.state)
         return masters
+
+    @contextlib.contextmanager
+    def _on_this_side_of_the_disk(self, place: int) -> Iterator[None]:
+        """A group of parameters in memory, where DeepSpeed keeps it on a disk: it takes moments along that are there
+        when the group goes back, and has made none."""
+        away = self._stage == 3 and self._zero.swap_optimizer and self._zero._swappable_optimizer_subgroup(place)
+        if away:
+            self._zero._optimizer_states_and_gradient_swap_in(place, set())
+        yield
+        if away:
+            self._zero._optimizer_states_and_gradient_swap_out(place, set())
 
     def _steps(self) -> list[Tensor]:
         return [state["step"] for state in self._adam.state.values() if "step" in state]
