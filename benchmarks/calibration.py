@@ -2,54 +2,33 @@
 
     python benchmarks/calibration.py [--data FOLDER] [--write]
 
-Leaves each origin out in turn: the scale's constants are tuned on the other three, the fourth is scored; and once more
-with the constants of the fit chosen there too, among CANDIDATES. Then S1 and the classic intervals on the same rungs,
-and the constants that ship (tuned on all four origins). Prints the tables; --write puts them into docs/forecasts.md
-and benchmarks/results/calibration.json.
+Leaves each origin out in turn: the scale's constants are tuned on the other three, the fourth is scored; and again with
+the constants of fit and kernel chosen there too, by each rule of `choosing`. Then S1 and the classic intervals on the
+same rungs, and the constants that ship (tuned on all four origins). Prints the tables; --write puts them into
+docs/forecasts.md and benchmarks/results/calibration.json.
 """
 
 import argparse
 import json
 import os
 import sys
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import choosing
 import classics
 import numpy as np
 import tuning
 
 from sweep_analysis.backtest import JUMPS, Method, Row, Score, SurfaceReplay, replay, report, row
-from sweep_analysis.kriging import Kernel
 from sweep_analysis.ladders import Ladder, published, thin
-from sweep_analysis.predictive import SETTINGS, Settings
+from sweep_analysis.predictive import Settings
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "forecasts.md"
 RESULTS = ROOT / "benchmarks" / "results" / "calibration.json"
-
-NEUTRAL = replace(SETTINGS, fit_factor=1.0, floor=0.003, off_optimum=0.05, memory=0.75, prior_weight=4.0)
-"""Where every tuning starts."""
-CANDIDATES = {
-    "as shipped": NEUTRAL,
-    "E prior wider": replace(NEUTRAL, prior_deviation=(0.24, 0.30, 0.30, 0.20, 0.40)),
-    "E prior steeper": replace(NEUTRAL, entropy_slope=0.2),
-    "E prior flat": replace(NEUTRAL, entropy_slope=0.0, entropy_beyond=0.0),
-    "exponents as in S1": replace(NEUTRAL, prior_mean=(0.34, 0.39)),
-    "wider on a and b": replace(NEUTRAL, prior_deviation=(0.12, 0.60, 0.60, 0.20, 0.40)),
-    "no noise adaptation": replace(NEUTRAL, fit_adapts=0.0),
-    "less recency": replace(NEUTRAL, recency=1.3),
-    "more recency": replace(NEUTRAL, recency=2.1),
-    "lower floor": replace(NEUTRAL, fit_floor=0.0015),
-    "higher floor": replace(NEUTRAL, fit_floor=0.0032),
-    "nothing carried from the past": replace(NEUTRAL, kernel=None),
-    "runs less alike": replace(NEUTRAL, kernel=Kernel(alike=0.3)),
-    "runs alike over short distances": replace(NEUTRAL, kernel=Kernel(ratio_reach=1.0, compute_reach=2.0)),
-    "too large no worse than too small": replace(NEUTRAL, oversized=1.0),
-    "less widening": replace(NEUTRAL, widening=0.25),
-}
-"""What was set by hand, one thing changed at a time."""
 
 
 def main() -> int:
@@ -65,31 +44,49 @@ def main() -> int:
         return 2
     ladders = [variant for ladder in whole for variant in (ladder, *thin(ladder))]
 
-    tables = {name: tuning.table(ladders, settings) for name, settings in CANDIDATES.items()}
-    found = {name: _tuned_without(name, t) for name, t in tables.items()}
-    left_out, declined, _ = _leave_one_out(ladders, {"as shipped": found["as shipped"]})
-    rechosen, _, chosen = _leave_one_out(ladders, found)
-    shipped = tables["as shipped"]
-    tuned, _ = tuning.tune(shipped, NEUTRAL, shipped.origins, evaluations=300)
+    tables = {name: tuning.table(ladders, settings) for name, settings in choosing.VARIANTS.items()}
+    found = {name: _tuned_without(t, choosing.VARIANTS[name]) for name, t in tables.items()}
+    rules = _by_rules(whole, ladders, tables, found)
+    left_out, declined = _leave_one_out(ladders, found[choosing.DEFAULT])
+    averaged, declined_averaged = _leave_one_out(ladders, rules[AVERAGED][1])
+    shipped = tables[choosing.DEFAULT]
+    tuned, _ = tuning.tune(shipped, choosing.NEUTRAL, shipped.origins, evaluations=300)
+    everywhere = {
+        name: tuning.tune(t, choosing.VARIANTS[name], t.origins, evaluations=300)[1] for name, t in tables.items()
+    }
+    mean = choosing.averaged(everywhere, len(whole))
 
     sections = {
         "Leave one origin out: scale constants tuned on the other three": _report_table(left_out),
-        f"… with the constants of the fit chosen anew as well, among {len(CANDIDATES)}": _origins_table(
-            "rechosen", rechosen
+        "… with the constants of fit and kernel averaged anew as well, over what was tried": _origins_table(
+            "averaged", averaged
         ),
-        "One thing changed at a time: scale constants tuned on the other three": _variants_table(tables, found),
+        "Other rules for the same choice": _variants_table(rules),
+        "One thing changed at a time: scale constants tuned on the other three": _variants_table(
+            {name: (dict.fromkeys(t.origins, t), found[name]) for name, t in tables.items()}
+        ),
         "Whole ladders, by other methods": _methods_table(whole),
         "As shipped, and S1": _two_table(ladders),
         "With the runs below one token per parameter": _unfiltered_table(options.data),
     }
     text = "\n\n".join(f"**{title}**\n\n{body}" for title, body in sections.items())
     print(text)
-    print("\nfit constants chosen, by origin left out:", chosen)
+    likeliest = {o: choosing.likeliest({name: f[o][1] for name, f in found.items()}) for o in shipped.origins}
+    print("\nlikeliest, by origin left out:", likeliest)
     print("tuned on all four:", {k: round(v, 4) for k, v in asdict(tuned).items() if isinstance(v, float)})
+    print("averaged on all four:", asdict(mean))
     if options.write:
-        summary = report(left_out, declined)
+        summary, other = report(left_out, declined), report(averaged, declined_averaged)
+        assert summary is not None
+        assert other is not None
         RESULTS.parent.mkdir(exist_ok=True)
-        document = {"leaveOneOriginOut": summary.to_json() if summary else {}, "chosen": chosen, "tuned": asdict(tuned)}
+        document = {
+            "leaveOneOriginOut": summary.to_json(),
+            "constantsAveraged": other.to_json(),
+            "likeliest": likeliest,
+            "tuned": asdict(tuned),
+            "averaged": asdict(mean),
+        }
         RESULTS.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
         before, _, rest = DOCS.read_text().partition("<!-- calibration -->\n")
         _, _, after = rest.partition("<!-- /calibration -->")
@@ -101,37 +98,68 @@ Tuned = dict[str, tuple[Settings, float]]
 """Origin left out → scale constants found on the others, and their negative log likelihood there."""
 
 
-def _tuned_without(name: str, table: tuning.Table) -> Tuned:
-    """A candidate's scale constants, each origin left out in turn."""
-    return {
-        origin: tuning.tune(table, CANDIDATES[name], tuple(o for o in table.origins if o != origin), evaluations=300)
-        for origin in table.origins
-    }
+Tables = dict[str, tuning.Table]
+"""Origin left out → forecasts under the constants of fit and kernel that were chosen without it."""
+AVERAGED = "averaged, weighing as likelihood"
 
 
-def _leave_one_out(ladders: list[Ladder], found: dict[str, Tuned]) -> tuple[list[Score], int, dict[str, str]]:
-    """Scores of every origin by what was likeliest on the others, how many rungs were declined, and what was chosen."""
+def _tuned_without(table: tuning.Table, start: Settings) -> Tuned:
+    """Scale constants, each origin left out in turn."""
+    return {origin: _tuned_on(table, start, origin) for origin in table.origins}
+
+
+def _tuned_on(table: tuning.Table, start: Settings, out: str) -> tuple[Settings, float]:
+    return tuning.tune(table, start, tuple(o for o in table.origins if o != out), evaluations=300)
+
+
+def _leave_one_out(ladders: list[Ladder], found: Tuned) -> tuple[list[Score], int]:
+    """Scores of every origin by what was found without it, and how many rungs were declined."""
     scores: list[Score] = []
-    declined, chosen = 0, {}
-    for origin in next(iter(found.values())):
-        chosen[origin] = min(found, key=lambda name: found[name][origin][1])
-        method = partial(SurfaceReplay, settings=found[chosen[origin]][origin][0])
-        there, abstained = _replayed([ladder for ladder in ladders if ladder.origin == origin], method)
-        scores += there
+    declined = 0
+    for origin, (settings, _) in found.items():
+        there = [ladder for ladder in ladders if ladder.origin == origin]
+        replayed, abstained = _replayed(there, partial(SurfaceReplay, settings=settings))
+        scores += replayed
         declined += abstained
-    return scores, declined, chosen
+    return scores, declined
 
 
-def _variants_table(tables: dict[str, tuning.Table], found: dict[str, Tuned]) -> str:
+def _by_rules(
+    whole: list[Ladder], ladders: list[Ladder], tables: Tables, found: dict[str, Tuned]
+) -> dict[str, tuple[Tables, Tuned]]:
+    """What each rule of choosing, at work on three origins, gives the fourth."""
+    rules: dict[str, Callable[[choosing.Surprises, int], Settings]] = {
+        AVERAGED: choosing.averaged,
+        "averaged evenly": lambda seen, n: choosing.averaged(seen, 0),
+        "averaged, weights to the power of ten": lambda seen, n: choosing.averaged(seen, 10 * n),
+        "the likeliest alone": lambda seen, n: choosing.VARIANTS[choosing.likeliest(seen)],
+        "every constant averaged on its own": choosing.averaged_one_by_one,
+        "nothing chosen: the fit's constants as in S1": lambda seen, n: choosing.AS_IN_S1,
+    }
+    given = {}
+    for rule, choose in rules.items():
+        there: Tables = {}
+        tuned: Tuned = {}
+        for origin in tables[choosing.DEFAULT].origins:
+            independent = sum(ladder.origin != origin for ladder in whole)
+            chosen = choose({name: f[origin][1] for name, f in found.items()}, independent)
+            there[origin] = tuning.table(ladders, chosen)
+            tuned[origin] = _tuned_on(there[origin], chosen, origin)
+        given[rule] = (there, tuned)
+    return given
+
+
+def _variants_table(variants: dict[str, tuple[Tables, Tuned]]) -> str:
     lines = [
         "| | covered | least origin | median width | jump ≤ 3x | far covered | far width |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, t in tables.items():
+    for name, (tables, found) in variants.items():
+        t = next(iter(tables.values()))  # which tasks there are is the same in all
         worth = {"covered": np.zeros(len(t.runs)), "width": np.zeros(len(t.runs))}
-        for origin, (settings, _) in found[name].items():
+        for origin, (settings, _) in found.items():
             there = t.origin == t.origins.index(origin)
-            for key, values in tuning.worth(t, settings).items():
+            for key, values in tuning.worth(tables[origin], settings).items():
                 if key in worth:
                     worth[key][there] = values[there]
         covered, width = worth["covered"], worth["width"]
