@@ -2,7 +2,7 @@
 
     python benchmarks/chaos.py                       every disturbance, in one sitting
     python benchmarks/chaos.py --only 409 --only etcd
-    python benchmarks/chaos.py --markdown            the table as docs/failures.md has it, from the last sitting
+    python benchmarks/chaos.py --docs                only put the last sitting's table into docs/failures.md
 
 A violation is a run begun twice, a rung promoted twice, a forecast rewritten or younger than its runs, a record lost,
 or a final status other than that of a climb that nothing disturbed (times, spend and digests of UIDs aside). The
@@ -33,6 +33,7 @@ from live_operator import install_resources
 from mortal_operator import killed_after_every
 
 RESULTS = Path(__file__).parent / "results" / "chaos.json"
+PAGE = Path(__file__).parents[1] / "docs" / "failures.md"
 LINE = "{:<72} {:>7} {:>11} {:>9} {:>9}  {}"
 UNDISTURBED = "none"
 MORTAL = {"operator killed after every write": 1, "operator killed after every third write": 3}
@@ -48,10 +49,10 @@ def main() -> int:
     )
     parser.add_argument("--at-once", type=int, default=3, metavar="N", help="climbs at a time; default: %(default)s")
     parser.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help="default: %(default)s")
-    parser.add_argument("--markdown", action="store_true", help="only print the last sitting's table for the docs")
+    parser.add_argument("--docs", action="store_true", help="only put the last sitting's table into docs/failures.md")
     options = parser.parse_args()
-    if options.markdown:
-        print(markdown(json.loads(options.json.read_text())["climbs"]))
+    if options.docs:
+        put_into_page(json.loads(options.json.read_text())["climbs"])
         return 0
 
     def chosen(name: str) -> bool:
@@ -144,14 +145,16 @@ def row(name: str, told: Told | str, expected: Any) -> dict[str, Any]:
     }
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """The table of docs/failures.md."""
+def put_into_page(rows: list[dict[str, Any]]) -> None:
+    """The table of docs/failures.md, in the place of the one that stands there."""
     lines = ["| disturbance | faults | violations | climb, s | back, s |", "|---|---|---|---|---|"]
     for one in rows:
         name = f"{one['disturbance']} ({one['note']})" if "note" in one else one["disturbance"]
         back = "–" if one["recoverySeconds"] is None else one["recoverySeconds"]
         lines.append(f"| {name} | {one['faults']} | {len(one['violations'])} | {one['seconds']} | {back} |")
-    return "\n".join(lines)
+    before, _, rest = PAGE.read_text().partition(lines[0])
+    _, _, after = rest.partition("\n\n")
+    PAGE.write_text(before + "\n".join(lines) + "\n\n" + after)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from sweep_operator.clusters.kubernetes.watch import Watch
 OVER = ("Promoted", "Superseded")
 TIMES = {"time", "startedAt", "finishedAt", "lastTransitionTime", "lastUpdated"}
 SPEND = {"spent", "gpuHours", "observedGeneration"}
-IDENTITIES = {"evidence", "uids"}
-"""UIDs of runs, which no two sweeps share, and a digest of records with them."""
+IDENTITIES = {"evidence", "uids", "nodeSelector"}
+"""UIDs of runs, which no two sweeps share, a digest of records with them, and the nodes that are a sweep's own."""
 
 
 def lasting(value: Any) -> Any:
