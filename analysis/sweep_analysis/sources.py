@@ -15,6 +15,9 @@ BYTES_VOCABULARY = 256
 BYTES_END = 0
 """The byte that ends a document: text holds no zero bytes."""
 
+HUB = "hf://datasets/"
+"""How the address of a file begins that the Hugging Face hub has: OWNER/NAME[@REVISION]/PATH follows."""
+
 TokenizerKind = Literal["Bytes", "HuggingFace", "Tiktoken"]
 Format = Literal["Text", "JsonLines", "Parquet", "Dataset", "Tokens"]
 File = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -89,7 +92,8 @@ class Data(Document):
         documents = [file for file in self.files if format_of(file) != "Text"]
         if documents:
             raise ValueError(f"files takes plain text; put {documents[0]} under sources: [{{name: …, files: […]}}]")
-        away = [file for files in (self.files, *(s.files for s in self.sources)) for file in files if "://" in file]
+        in_sources = [file for source in self.sources for file in source.files if not file.startswith(HUB)]
+        away = [file for file in (*self.files, *in_sources) if "://" in file]
         if away:
             raise ValueError(f"{away[0]} is an address; data is read from files, so mount it or copy it first")
         names = [source.name for source in self.sources]
@@ -108,5 +112,7 @@ def _rooted(files: tuple[str, ...], root: Path) -> tuple[str, ...]:
 
 
 def rooted(file: str, root: Path) -> str:
-    """A path in full; a closing slash, which says that it is a folder, stays."""
+    """A path in full; a closing slash, which says that it is a folder, stays. An address is in full already."""
+    if file.startswith(HUB):
+        return file
     return str((root / file).resolve()) + ("/" if file.endswith("/") else "")

@@ -1,5 +1,6 @@
 """What is trained on: read, tokenised once, split, mixed, and read back in an order that repeats.
 
+    hub     → readers                                        files that the Hugging Face hub has, once into the cache
     readers → tokenizers → examples → shards (the cache)     documents of `data.sources`
     corpus  → text (split into blocks, the cache)            one stream of text: `data.corpus`, `data.files`
                          both → batches (and mixture)        what a run sees

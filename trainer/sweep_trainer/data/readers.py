@@ -17,8 +17,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from sweep_analysis.sources import Format, Source, format_of
+from sweep_analysis.sources import HUB, Format, Source, format_of
 from sweep_trainer.corpus import BadDataError, DataError
+from sweep_trainer.data.hub import downloaded
 
 Field = str | list[int] | npt.NDArray[np.integer]
 Document = tuple[Field, ...]
@@ -31,10 +32,16 @@ _ROWS = 1024
 _ROOT = "relative paths start at the manifest's folder"
 
 
-def files_of(source: Source) -> list[tuple[Path, Format]]:
-    """The source's files in order, each with its format. Raises DataError for a name that is no file."""
+def files_of(source: Source, cache: Path) -> list[tuple[Path, Format]]:
+    """The source's files in order, each with its format; what the hub has is downloaded into the cache.
+
+    Raises DataError for a name that is no file.
+    """
     found: list[tuple[Path, Format]] = []
     for name in source.files:
+        if name.startswith(HUB):
+            found += [(path, source.format or format_of(path.name)) for path in downloaded(name, cache / "hub")]
+            continue
         names = sorted(glob(name)) if any(c in name for c in "*?[") else [name]  # noqa: PTH207  # Path.glob takes no absolute pattern
         if not names:
             raise DataError(f"source {source.name}: no file matches {name}; {_ROOT}")

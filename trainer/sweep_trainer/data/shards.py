@@ -56,7 +56,7 @@ def prepare(training: Training, cache: Path) -> Prepared:
     tokenizer = tokenizer_of(training)
     with contextlib.suppress(FileNotFoundError):
         for source in training.data.sources:
-            _tokenised(training, source, tokenizer, cache, files_of(source))
+            _tokenised(training, source, tokenizer, cache, files_of(source, cache))
         return _opened(training, cache, tokenizer.file_digest)
     raise DataError(f"{cache}: prepared data were removed while they were read; start again")
 
