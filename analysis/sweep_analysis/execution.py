@@ -35,7 +35,8 @@ class DeepSpeed(Document):
     zero_stage: Literal[0, 1, 2, 3] = 1
     """What the ranks share out: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too."""
     offload_optimizer: Literal["Cpu", "Nvme"] | None = None
-    """Where optimizer state lies and is updated; on the device when left out. Needs stage 1 or higher, Nvme stage 3."""
+    """Where optimizer state lies and is updated; on the device when left out. Needs stage 1 or higher, Nvme stage 3 and
+    libaio."""
     offload_parameters: Literal["Cpu", "Nvme"] | None = None
     """Where weights wait until their layer is at work. Needs stage 3."""
     nvme_path: str | None = Field(default=None, min_length=1, max_length=1024, pattern=r"^/")

@@ -59,7 +59,8 @@ class Source(Document):
     name: str = Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     """Under which its losses are told."""
     files: tuple[File, ...] = Field(min_length=1, max_length=4096)
-    """Files or folders, relative to the manifest's; `*` and `?` stand for parts of a name."""
+    """Files or folders, relative to the manifest's; `*` and `?` stand for parts of a name. Or
+    hf://datasets/OWNER/NAME@REVISION/PATH, of the Hugging Face hub."""
     format: Format | None = None
     """By each file's name when left out: .jsonl, .jsonl.gz and .jsonl.zst, .parquet, folders that Hugging Face datasets
     saved, .bin and .npy of token ids, anything else UTF-8 text."""
