@@ -155,6 +155,34 @@ def test_two_workers_of_deepspeed_agree_with_one_process_and_go_on_after_one_is_
     assert [point["step"] for point in curve_of(two)] == [point["step"] for point in curve_of(alone)]
 
 
+def test_a_worker_that_is_frozen_is_noticed_by_the_other_and_both_start_again(
+    order: RunOrder, tmp_path: Path, cluster: Head
+) -> None:
+    """Of two, one stops where it is; the other hangs in a collective, says where, ends, and Ray starts both again."""
+    long = order.run.changed(tokens=whole_batches(order.training, (128 * 400,)))
+    alone = through_ray(order.changed(run=long), cluster, 2)
+    assert driver(alone).wait() == ExitStatus.DONE
+    two = through_ray(moved(alone, tmp_path / "ray"), cluster, 2, checkpoint_seconds=0.5, stall_seconds=10)
+    started = driver(two)
+    log = Path(two.report).with_name("log")
+    wait_for(lambda: has_checkpoint(two) or started.poll() is not None, log)
+    assert started.poll() is None, "the run was over before a worker could be frozen"
+    workers = [p for p in psutil.Process(cluster.pid).children(recursive=True) if "RayTrainWorker" in command(p)]
+    frozen = max(workers, key=lambda process: process.create_time())
+    frozen.suspend()
+    try:
+        assert started.wait(240) == ExitStatus.DONE, log.read_text()[-3000:]
+    finally:
+        if frozen.is_running():
+            frozen.kill()
+    said = log.read_text()
+    assert "Timeout (0:00:10)!" in said
+    assert "(most recent call first):" in said
+    assert "going on from step" in said
+    assert losses_of(two) == losses_of(alone)
+    assert curve_of(two) == curve_of(alone)
+
+
 def test_a_driver_told_to_stop_leaves_a_checkpoint_and_status_75_and_another_number_of_workers_goes_on(
     order: RunOrder, tmp_path: Path, cluster: Head
 ) -> None:
