@@ -261,6 +261,26 @@ def test_without_a_usable_checkpoint_the_run_starts_over_and_says_so(
     assert "CheckpointUnreadable" in caplog.text
 
 
+def test_a_run_that_starts_over_with_another_configuration_says_which_fields_differ(
+    order: RunOrder, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Interrupted):
+        carried_out(order, AfterLooks(20))
+    how = order.training.changed(micro_batch=4, checkpoint_seconds=60.0)
+    with pytest.raises(Interrupted):
+        carried_out(order.changed(attempt=2, training=how), AfterLooks(10))
+    assert "was of another configuration" not in caplog.text
+    what = how.changed(optimizer=how.optimizer.changed(weight_decay=0.2))
+    run_ = order.run.changed(seed=4)
+    carried_out(order.changed(attempt=3, training=what, run=run_, config_digest="sha256:another"))
+    said = next(line for line in caplog.text.splitlines() if "was of another configuration" in line)
+    assert said.endswith(
+        "configuration.json was of another configuration: run.seed: 3, now 4;"
+        " resolved.optimizer.weightDecay: 0.1, now 0.2"
+    )
+    assert "CheckpointUnreadable" in caplog.text
+
+
 def test_a_learning_rate_far_too_high_is_divergence_in_one_sentence(order: RunOrder) -> None:
     order = order.changed(run=order.run.changed(learning_rate_factor=3000.0))
     assert train(str(written(order))) == ExitStatus.FAILED

@@ -3,7 +3,9 @@
 Owns their content. The loop says when; `storage` and `report` write.
 """
 
+import contextlib
 import json
+import logging
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -20,7 +22,19 @@ from sweep_trainer.report import now
 from sweep_trainer.storage import Storage, patiently
 
 CONFIGURATION = "configuration.json"
+_WHAT = {
+    "run.tokens": ("order", "run", "tokens"),
+    "run.seed": ("order", "run", "seed"),
+    "resolved": ("resolved",),
+    "training.data": ("order", "training", "data"),
+    "training.tokenizer": ("order", "training", "tokenizer"),
+    "dataDigest": ("data", "dataDigest"),
+    "trainer": ("versions", "trainer"),
+}
+"""What of a configuration a checkpoint must agree with, by the name that a person reads."""
 _PACKAGES = ("torch", "numpy", "deepspeed", "ray", "transformers", "tokenizers")
+
+log = logging.getLogger(__name__)
 
 
 def configuration(
@@ -102,8 +116,35 @@ def record_of(
     )
 
 
+def differing(before: Any, now: dict[str, Any]) -> tuple[str, ...]:
+    """Where two configurations say other things about what is computed, in order: "run.seed: 3, now 4".
+
+    How a run is carried out may change from attempt to attempt and is left out. `before` is what was read of a file.
+    """
+    pairs = ((name, _part(before, keys), _part(now, keys)) for name, keys in _WHAT.items())
+    return tuple(line for name, old, new in pairs if old is not None for line in _lines(name, old, new))
+
+
+def _part(document: Any, keys: tuple[str, ...]) -> Any:
+    for key in keys:
+        document = document.get(key) if isinstance(document, dict) else None
+    return document
+
+
+def _lines(place: str, old: Any, new: Any) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = (*new, *(old.keys() - new.keys()))
+        return [line for name in names for line in _lines(f"{place}.{name}", old.get(name), new.get(name))]
+    return [] if old == new else [f"{place}: {json.dumps(old)}, now {json.dumps(new)}"]
+
+
 def put_configuration(storage: Storage, document: dict[str, Any]) -> None:
-    """Store the configuration beside the checkpoints."""
+    """Store the configuration beside the checkpoints, in place of an earlier one; what differs from it is logged."""
+    if CONFIGURATION in patiently(storage.names, storage):
+        with contextlib.suppress(ValueError):
+            changed = differing(json.loads(patiently(lambda: storage.get(CONFIGURATION), storage)), document)
+            if changed:
+                log.warning("%s was of another configuration: %s", storage.address(CONFIGURATION), "; ".join(changed))
     content = json.dumps(document, indent=1).encode()
     patiently(lambda: storage.put(CONFIGURATION, content), storage)
 
