@@ -154,7 +154,7 @@ def put_into_page(rows: list[dict[str, Any]]) -> None:
         lines.append(f"| {name} | {one['faults']} | {len(one['violations'])} | {one['seconds']} | {back} |")
     before, _, rest = PAGE.read_text().partition(lines[0])
     _, _, after = rest.partition("\n\n")
-    PAGE.write_text(before + "\n".join(lines) + "\n\n" + after)
+    PAGE.write_text((before + "\n".join(lines) + "\n\n" + after).rstrip("\n") + "\n")
 
 
 if __name__ == "__main__":

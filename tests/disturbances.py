@@ -40,6 +40,12 @@ def undisturbed(arena: Arena) -> float | None:
     return arena.recovered()
 
 
+def clock_wrong(arena: Arena) -> float | None:
+    """From its start to its end the operator believes another time of day."""
+    arena.faults += 1
+    return undisturbed(arena)
+
+
 def throughout(decide: faulty.Decide) -> Disturb:
     """A storm from the first request to the last."""
 
@@ -264,8 +270,8 @@ MOMENTS: dict[str, Disturbance] = {
     "API answering 500 for half a minute": Disturbance(outage(faulty.refused(500), 30.0)),
     "API answering 429 for half a minute": Disturbance(outage(faulty.refused(429), 30.0)),
     "node gone, and its pod with it": Disturbance(node_gone),
-    "operator's clock five hours fast": Disturbance(undisturbed, clock_seconds=5 * 3600.0),
-    "operator's clock five hours slow": Disturbance(undisturbed, clock_seconds=-5 * 3600.0),
+    "operator's clock five hours fast": Disturbance(clock_wrong, clock_seconds=5 * 3600.0),
+    "operator's clock five hours slow": Disturbance(clock_wrong, clock_seconds=-5 * 3600.0),
     "pods lost before, during and after their last write": Disturbance(pods_lost),
     "operator killed mid-rung": Disturbance(killed),
     "of two replicas the leader killed mid-rung": Disturbance(leader_killed, replicas=2),
