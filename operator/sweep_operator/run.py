@@ -40,7 +40,7 @@ QUIET_SECONDS = 120.0
 """A run is not called silent by its own time stamps alone: for so long we must have heard nothing ourselves."""
 STOPPING_SECONDS = 5.0
 """How often an attempt that was told to end is looked at, though its end is news of its own."""
-LAST_WORDS_SECONDS = 5.0
+LAST_WORDS_SECONDS = 15.0
 """How long a trainer that has handed in its last record takes to end: one write then says both."""
 WORTH_TELLING_SECONDS = 60.0
 """A wait shorter than this is not worth a write."""

@@ -6,11 +6,11 @@ Ray's workers. Trains nothing itself.
 
 from sweep_analysis.record import FailureReason
 from sweep_analysis.rung import RunOrder
-from sweep_trainer.engines.ranks import ALONE, Ranks, join, launched, leave, patience
+from sweep_trainer.engines.ranks import ALONE, launched
 from sweep_trainer.failure import RunError
 from sweep_trainer.interruption import Interruption
 from sweep_trainer.report import Report
-from sweep_trainer.train import run
+from sweep_trainer.train import in_group
 
 
 def carry_out(order: RunOrder, interruption: Interruption, report: Report | None, *, begun: float) -> None:
@@ -42,11 +42,3 @@ def carry_out(order: RunOrder, interruption: Interruption, report: Report | None
             f"the order asks for {order.workers} workers and the launcher started {ranks.world}; start as many",
         )
     in_group(order, interruption, report, ranks, begun=begun)
-
-
-def in_group(order: RunOrder, interruption: Interruption, report: Report | None, ranks: Ranks, *, begun: float) -> None:
-    """One rank's part, in a process group where the run needs one. Only the first rank has a report."""
-    if ranks.world > 1 or order.training.engine == "DeepSpeed":
-        join(ranks, patience(order.training.stall_seconds))
-    run(order, interruption, report, begun=begun, ranks=ranks)
-    leave()

@@ -7,6 +7,7 @@ and knows no Ray.
 
 import json
 import logging
+import math
 import os
 import tempfile
 import threading
@@ -146,7 +147,7 @@ def _trainer(order: RunOrder, desk: Any, folder: str) -> TorchTrainer:
 
 def _pass_on(interruption: Interruption, desk: Any, over: threading.Event, lost: Callable[[], None]) -> None:
     """Tell the workers once the driver is asked to stop; and notice when nobody is there to be told any more."""
-    heard, told = time.monotonic(), False
+    heard, told = math.inf, False  # before its first word the desk is on its way, which may take minutes
     while not over.wait(_ASK_SECONDS):
         try:
             if interruption.requested and not told:
@@ -180,7 +181,7 @@ def _said_of_lost(order: RunOrder) -> str:
 
 def work(config: dict[str, Any]) -> None:
     """One worker's whole part. What is understood ends the run; anything else is raised, so that Ray starts again."""
-    from sweep_trainer.launch import in_group
+    from sweep_trainer.train import in_group
 
     begun = time.monotonic()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)

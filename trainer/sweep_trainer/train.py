@@ -14,7 +14,7 @@ from sweep_analysis.rung import RunOrder
 from sweep_trainer.curve import folder_of, locked
 from sweep_trainer.data import open_prepared
 from sweep_trainer.engines.choose import engine_for
-from sweep_trainer.engines.ranks import ALONE, PATIENCE_SECONDS, Ranks
+from sweep_trainer.engines.ranks import ALONE, PATIENCE_SECONDS, Ranks, join, leave, patience
 from sweep_trainer.evaluate import Evaluator
 from sweep_trainer.failure import BeginAgain, RunError
 from sweep_trainer.fewer import heeded, note
@@ -28,6 +28,14 @@ from sweep_trainer.stall import StallAlarm
 from sweep_trainer.storage import is_folder, probe, storage_at
 
 log = logging.getLogger(__name__)
+
+
+def in_group(order: RunOrder, interruption: Interruption, report: Report | None, ranks: Ranks, *, begun: float) -> None:
+    """One rank's part, in a process group where the run needs one. Only the first rank has a report."""
+    if ranks.world > 1 or order.training.engine == "DeepSpeed":
+        join(ranks, patience(order.training.stall_seconds))
+    run(order, interruption, report, begun=begun, ranks=ranks)
+    leave()
 
 
 def run(

@@ -10,7 +10,8 @@ from typing import Any
 
 from sweep_operator.api import RungState, RungStatus, RunState, ScalingSweep
 from sweep_operator.cli.errors import Exit, InputError
-from sweep_operator.cli.place import Place, add_place, is_local, place_of
+from sweep_operator.cli.place import Place
+from sweep_operator.cli.placing import add_place, is_local, place_of
 from sweep_operator.conditions import timestamp
 
 WAITING = (RungState.HELD, RungState.STOPPED)

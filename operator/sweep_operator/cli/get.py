@@ -14,7 +14,8 @@ from typing import Any
 from sweep_operator.api import ScalingSweep
 from sweep_operator.cli.errors import Exit, InputError
 from sweep_operator.cli.output import add_output, write
-from sweep_operator.cli.place import Place, add_place, is_local, place_of
+from sweep_operator.cli.place import Place
+from sweep_operator.cli.placing import add_place, is_local, place_of
 from sweep_operator.clusters.local.driver import stands_still
 from sweep_operator.live.picture import picture_of, slots_of
 from sweep_operator.live.summary import HEADER, cells, next_step, summary

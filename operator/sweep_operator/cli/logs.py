@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from sweep_operator.api import RunState, ScalingRun
 from sweep_operator.cli.errors import Exit, InputError
-from sweep_operator.cli.place import Place, add_place, is_local, place_of
+from sweep_operator.cli.place import Place
+from sweep_operator.cli.placing import add_place, is_local, place_of
 
 OPEN = (RunState.QUEUED, RunState.RUNNING)
 

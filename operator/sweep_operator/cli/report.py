@@ -7,7 +7,8 @@ import argparse
 from pathlib import Path
 
 from sweep_operator.cli.errors import Exit, InputError
-from sweep_operator.cli.place import Place, add_place, is_local, place_of
+from sweep_operator.cli.place import Place
+from sweep_operator.cli.placing import add_place, is_local, place_of
 
 NO_CURVES = "learning curves lie in the sweep's storage; a report of a sweep on a cluster is drawn without them"
 
