@@ -64,6 +64,11 @@ def manifest(name: str, seeds: int, rungs: dict[str, str] = SIZES, **spec: Any) 
     }
 
 
+def simulated(run_seconds: int) -> dict[str, str]:
+    """Annotations of a pod by which it ends well after so long."""
+    return {"simulated/outcome": "Succeeded", "simulated/after": f"{run_seconds}s"}
+
+
 def bare_jobs(document: JSON) -> list[JSON]:
     """The Jobs of a sweep's first rung as somebody without an operator would create them: owned by nobody."""
     sweep = ScalingSweep.model_validate({**document, "metadata": {**document["metadata"], "uid": "u-1"}})
