@@ -6,6 +6,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -235,3 +236,40 @@ def test_a_ray_head_that_is_lost_ends_the_attempt_in_one_sentence_and_the_next_g
     run(second, Interruption(), Report(second), begun=time.monotonic())
     assert "going on from step" in caplog.text
     assert [point["step"] for point in curve_of(second)] == list(range(1, 3001))
+
+
+class Reached:
+    """An actor's method as Ray hands it out."""
+
+    def __init__(self, answer: Callable[[], bool]) -> None:
+        self.remote = answer
+
+
+def test_a_desk_counts_as_lost_once_it_has_spoken_and_is_silent_for_long(
+    order: RunOrder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers by a list, on a clock that goes ten seconds each time; before its first word nothing is lost."""
+    from sweep_trainer import ray_driver
+
+    answers = [False] * 9 + [True] * 2 + [False] * 9
+    clock = iter(range(0, 10_000, 10))
+    monkeypatch.setattr(ray_driver.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(ray_driver, "_ASK_SECONDS", 0.0)
+
+    def get(answer: bool, timeout: float) -> bool:
+        if not answer:
+            raise ray.exceptions.GetTimeoutError
+        return False
+
+    class Desk:
+        stopping = Reached(lambda: answers.pop(0))
+
+    monkeypatch.setattr(ray_driver.ray, "get", get)
+
+    class NotAsked(Interruption):
+        requested = False  # without a look at the clock
+
+    over = threading.Event()
+    ray_driver._pass_on(NotAsked(), Desk(), over, over.set)
+    assert over.is_set()
+    assert len(answers) == 4  # of nine silences after its last word the fifth is fifty seconds after it
