@@ -243,3 +243,14 @@ def _known(kind, value, where):
             continue
         for one in inner if inner_kind.startswith("list[") else [inner]:
             _known(model, one, f"{where}.{key}")
+
+
+def test_a_further_attempt_gets_what_was_added_meanwhile_on_the_devices_it_was_planned_for():
+    sweep = a_sweep(placement={"gpusPerNode": 2, "memory": "64Gi"})
+    run = a_run(sweep)
+    run = run.changed(
+        metadata=run.metadata.changed(uid="r-1"), spec=run.spec.changed(placement=sweep.spec.placement_of("a"))
+    )
+    more = a_sweep(placement={"gpusPerNode": 8, "memory": "128Gi"})
+    limits = trainer_of(job_document(more, run, 2, IMAGES))["resources"]["limits"]
+    assert limits == {"nvidia.com/gpu": 2, "memory": "128Gi"}

@@ -10,7 +10,7 @@ from typing import Any
 
 from sweep_analysis.record import ExitStatus
 from sweep_analysis.rung import RunOrder
-from sweep_operator.api import Runtime, ScalingRun, ScalingSweep
+from sweep_operator.api import Placement, Runtime, ScalingRun, ScalingSweep
 from sweep_operator.clusters.kubernetes import storage
 from sweep_operator.clusters.kubernetes.ownership import RUN_UID, job_labels, owner_reference
 from sweep_operator.clusters.kubernetes.roles import trainer_account
@@ -87,7 +87,7 @@ def reports_by(runtime: Runtime) -> str:
 
 
 def _pod(sweep: ScalingSweep, run: ScalingRun, attempt: int, images: Images, labels: dict[str, str]) -> JSON:
-    runtime, placement = sweep.spec.runtime, run.spec.placement
+    runtime, placement = sweep.spec.runtime, _placement(sweep, run)
     way = reports_by(runtime)
     environment = _environment(sweep, run, attempt, way)
     volumes = _volumes(sweep)
@@ -119,8 +119,16 @@ def _pod(sweep: ScalingSweep, run: ScalingRun, attempt: int, images: Images, lab
     return template
 
 
+def _placement(sweep: ScalingSweep, run: ScalingRun) -> Placement:
+    """The run's devices, and all else as the sweep has it now: an attempt after an OutOfMemory finds what was added."""
+    planned = run.spec.placement
+    return sweep.spec.placement_of(run.spec.rung).changed(
+        gpus_per_node=planned.gpus_per_node, gpu_resource=planned.gpu_resource, gpu_memory=planned.gpu_memory
+    )
+
+
 def _trainer(sweep: ScalingSweep, run: ScalingRun, images: Images, environment: JSON, way: str) -> JSON:
-    runtime, placement = sweep.spec.runtime, run.spec.placement
+    runtime, placement = sweep.spec.runtime, _placement(sweep, run)
     limits: dict[str, str | int] = {}
     if placement.gpus_per_node:
         limits[placement.gpu_resource] = placement.gpus_per_node
