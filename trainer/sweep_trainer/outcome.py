@@ -11,17 +11,19 @@ from typing import Any
 
 from sweep_analysis.measure import TaskResult
 from sweep_analysis.recipe import Hyperparameters, document_end_of
-from sweep_analysis.record import Curve, FlopCounts, ParameterCounts, Record, RunReference
+from sweep_analysis.record import Curve, FailureReason, FlopCounts, ParameterCounts, Record, RunReference
 from sweep_analysis.rung import RunOrder
 from sweep_trainer import VERSION
 from sweep_trainer.data import Prepared
 from sweep_trainer.engines.protocol import Engine, State
 from sweep_trainer.evaluate import Evaluator, Losses
 from sweep_trainer.export import files_of_export
+from sweep_trainer.failure import RunError
 from sweep_trainer.report import now
 from sweep_trainer.storage import Storage, patiently
 
 CONFIGURATION = "configuration.json"
+_VERSION = "trainer"
 _WHAT = {
     "run.tokens": ("order", "run", "tokens"),
     "run.seed": ("order", "run", "seed"),
@@ -29,7 +31,7 @@ _WHAT = {
     "training.data": ("order", "training", "data"),
     "training.tokenizer": ("order", "training", "tokenizer"),
     "dataDigest": ("data", "dataDigest"),
-    "trainer": ("versions", "trainer"),
+    _VERSION: ("versions", "trainer"),
 }
 """What of a configuration a checkpoint must agree with, by the name that a person reads."""
 _PACKAGES = ("torch", "numpy", "deepspeed", "ray", "transformers", "tokenizers")
@@ -139,12 +141,24 @@ def _lines(place: str, old: Any, new: Any) -> list[str]:
 
 
 def put_configuration(storage: Storage, document: dict[str, Any]) -> None:
-    """Store the configuration beside the checkpoints, in place of an earlier one; what differs from it is logged."""
+    """Store the configuration beside the checkpoints.
+
+    Raises RunError where another run's stands there already: its checkpoints would be thrown away. One that only
+    another version of the trainer wrote is replaced, which the log says.
+    """
     if CONFIGURATION in patiently(storage.names, storage):
+        before: Any = None
         with contextlib.suppress(ValueError):
-            changed = differing(json.loads(patiently(lambda: storage.get(CONFIGURATION), storage)), document)
-            if changed:
-                log.warning("%s was of another configuration: %s", storage.address(CONFIGURATION), "; ".join(changed))
+            before = json.loads(patiently(lambda: storage.get(CONFIGURATION), storage))
+        changed = differing(before, document)
+        if any(not line.startswith(_VERSION) for line in changed):
+            raise RunError(
+                FailureReason.BAD_CONFIGURATION,
+                f"{storage.address('').rstrip('/')} holds a run of another configuration ({'; '.join(changed)[:800]});"
+                " give this one a folder of its own, or empty that one",
+            )
+        if changed:
+            log.warning("%s: checkpoints of that version are not used", "; ".join(changed))
     content = json.dumps(document, indent=1).encode()
     patiently(lambda: storage.put(CONFIGURATION, content), storage)
 
