@@ -29,24 +29,36 @@ def observed(records: Sequence[Record]) -> Observed | None:
 
 
 def observed_records(kept: Observed) -> tuple[Record, ...]:
-    """What the status keeps, as records; what is not kept of one is left empty, and 6·N·D stands for its FLOPs."""
-    columns = zip(kept.runs, kept.parameters, kept.tokens, kept.loss, kept.unique_tokens, strict=True)
+    """What the status keeps, as records."""
+    columns = zip(kept.runs, kept.parameters, kept.tokens, kept.unique_tokens, kept.loss, strict=True)
+    comparable = kept.validation_digest, kept.tokenizer_digest
     return tuple(
-        Record(
-            run=RunReference(uid=kept.uids[run], attempt=1, config_digest=""),
-            purpose=Purpose.LADDER,
-            parameters=ParameterCounts(total=N, non_embedding=N, active=N),
-            tokens=D,
-            unique_tokens=unique,
-            epochs=max(1.0, D / unique),
-            flops=FlopCounts(six_nd=6.0 * N * D, detailed=6.0 * N * D),
-            seed=0,
-            loss=loss,
-            validation_digest=kept.validation_digest,
-            tokenizer_digest=kept.tokenizer_digest,
-            gpu_seconds=0.0,
-            trainer_version="",
-            finished_at="",
-        )
-        for run, N, D, loss, unique in columns
+        remembered(kept.uids[run], Purpose.LADDER, N, D, unique, loss, comparable)
+        for run, N, D, unique, loss in columns
+    )
+
+
+def remembered(
+    uid: str, purpose: Purpose, N: int, D: int, unique: int, loss: float, comparable: tuple[str, str]
+) -> Record:
+    """A record of which only that is known; what is not known is left empty, and 6·N·D stands for its FLOPs.
+
+    `uid` is of its run, `comparable` are the digests of validation set and tokenizer.
+    """
+    validation_digest, tokenizer_digest = comparable
+    return Record(
+        run=RunReference(uid=uid, attempt=1, config_digest=""),
+        purpose=purpose,
+        parameters=ParameterCounts(total=N, non_embedding=N, active=N),
+        tokens=D,
+        unique_tokens=unique,
+        epochs=max(1.0, D / unique),
+        flops=FlopCounts(six_nd=6.0 * N * D, detailed=6.0 * N * D),
+        seed=0,
+        loss=loss,
+        validation_digest=validation_digest,
+        tokenizer_digest=tokenizer_digest,
+        gpu_seconds=0.0,
+        trainer_version="",
+        finished_at="",
     )

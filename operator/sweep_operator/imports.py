@@ -9,12 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from sweep_analysis.document import digest_of
-from sweep_analysis.record import FlopCounts, ParameterCounts, Record, RunReference
+from sweep_analysis.record import Record
 from sweep_analysis.rung import Purpose
 from sweep_analysis.table import LABELS, Table, TableError, Text, read
 from sweep_operator.api import Imports
 from sweep_operator.api.status import MAX_IMPORTED
 from sweep_operator.clusters import Unavailable
+from sweep_operator.evidence import remembered
 
 MAX_BYTES = 1 << 20
 """Of all sources together; a ConfigMap holds no more."""
@@ -53,23 +54,9 @@ def records_of(imports: Imports | None) -> tuple[Record, ...]:
         return ()
     unique = imports.unique_tokens or imports.tokens
     columns = zip(imports.parameters, imports.tokens, imports.loss, imports.runs, unique, strict=True)
+    comparable = imports.validation_digest, imports.tokenizer_digest
     return tuple(
-        Record(
-            run=RunReference(uid=f"imported-{run}", attempt=1, config_digest=""),
-            purpose=Purpose.IMPORTED,
-            parameters=ParameterCounts(total=N, non_embedding=N, active=N),
-            tokens=D,
-            unique_tokens=min(D, distinct),
-            epochs=max(1.0, D / distinct),
-            flops=FlopCounts(six_nd=6.0 * N * D, detailed=6.0 * N * D),
-            seed=0,
-            loss=loss,
-            validation_digest=imports.validation_digest,
-            tokenizer_digest=imports.tokenizer_digest,
-            gpu_seconds=0.0,
-            trainer_version="",
-            finished_at="",
-        )
+        remembered(f"imported-{run}", Purpose.IMPORTED, N, D, min(D, distinct), loss, comparable)
         for N, D, loss, run, distinct in columns
     )
 
