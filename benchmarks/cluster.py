@@ -354,7 +354,7 @@ def _all(runs: int, seconds: float) -> None:
         results[kind].append(result)
         RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
-    for run_seconds in (3, 60):
+    for run_seconds in (3, 30):
         keep("throughput", throughput(runs, run_seconds))
     for sweeps in (1000, 100, 3000):
         keep("promotions", promotions(sweeps, seconds))
