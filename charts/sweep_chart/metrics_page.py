@@ -54,6 +54,11 @@ revision of a rung, the target included; a run has 8 more while it is unfinished
 (`--run-metrics`, chart value `operator.runMetrics`). A spec holds at most 32 rungs of 64 runs.
 (`tests/sweep/test_metrics.py` counts them.)
 
+The operator's own do not grow with sweeps: fewer than 70, and besides, with a `_created` each, one for each way in
+which passes over a kind have ended (a list in the code, and `Api` with the API server's code), one for each verb,
+resource and code of API calls, and two for each watched resource in each watched namespace, with its age as a third.
+(`tests/chart/test_metrics_page.py` counts them.)
+
 A sweep that has not changed since the last scrape costs nothing; a scrape spends at most 0.4 s on those that have, the
 longest unseen first, and serves the others as they were (`scalingsweep_series_late`).
 

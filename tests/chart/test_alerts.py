@@ -251,6 +251,20 @@ def test_a_broken_forecast_stops_paging_six_hours_after_its_sweep_has_ended(
     assert run_cases(promtool, tmp_path, groups, [case_of("ScalingSweepForecastBroken", 500, case.fires, [])]) == ""
 
 
+def test_a_release_that_leads_does_not_hide_one_of_the_same_name_that_does_not(
+    promtool: str, groups: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    bare = [
+        {"name": g["name"], "rules": [{k: r[k] for k in r if k != "annotations"} for r in g["rules"]]} for g in groups
+    ]
+    series = {
+        f'scalingsweep_leader{{job="sweeps",namespace="{n}"}}': f"{value}x20" for n, value in (("a", 0), ("b", 1))
+    }
+    labels = {"job": "sweeps", "namespace": "a", "severity": "critical"}
+    case = case_of("ScalingSweepOperatorNotLeading", 10, series, [{"exp_labels": labels}])
+    assert run_cases(promtool, tmp_path, bare, [case]) == ""
+
+
 def test_who_is_paged_is_told_who_may_decide_and_how(
     promtool: str, groups: list[dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -118,6 +118,13 @@ def test_what_is_installed_is_valid_by_the_published_schemas(helm: Helm, case: s
     assert invalid(documents, version) == []
 
 
+def test_every_object_carries_what_is_common_to_all(helm: Helm) -> None:
+    documents = helm.documents(*MONITORING, *KUEUE, values=EVERYTHING)
+    for metadata in (d["metadata"] for d in documents if not d["metadata"]["name"].endswith("-more")):
+        assert EVERYTHING["commonLabels"].items() <= metadata["labels"].items(), metadata["name"]
+        assert EVERYTHING["commonAnnotations"].items() <= metadata["annotations"].items(), metadata["name"]
+
+
 @pytest.mark.parametrize("case", MATRIX)
 def test_the_chart_passes_lint(helm: Helm, case: str) -> None:
     helm("lint", "--strict", str(CHART), values=MATRIX[case])

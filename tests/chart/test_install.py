@@ -1,7 +1,7 @@
 """The chart on a real API server with the real helm: installed, upgraded, rolled back, removed; alone and in company.
 
-Pods are simulated: that they are admitted, placed and counted is real, what runs in them is tested by
-`test_operator_of_the_chart.py`.
+Pods are simulated: that they are admitted, placed and counted is real; what runs in them is tested by
+`test_watching.py`, `test_upgrade.py` and `tests/e2e`.
 """
 
 import json
@@ -139,7 +139,7 @@ def test_a_second_release_is_told_what_it_may_not_own_and_where_it_may_not_work(
 
 
 def test_two_releases_over_the_whole_cluster_are_refused(plane: ControlPlane, live_helm: Helm, ops: str) -> None:
-    live_helm("install", "first", str(CHART), "-n", ops)
+    live_helm("install", "first", str(CHART), "-n", ops, values={"nameOverride": "climber"})  # it is known by its chart
     modest = {"crds": {"enabled": False}, "rbac": {"userRoles": False}, "admissionPolicies": {"trainers": False}}
     done = live_helm("install", "second", str(CHART), "-n", ops, values=modest, check=False)
     assert "two operators must not work on the same sweeps: give each its own watch.namespaces" in done.stderr

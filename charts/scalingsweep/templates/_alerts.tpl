@@ -1,6 +1,6 @@
-{{- /* Every alert. docs/runbooks.md has a section for each under its name; tests/chart/rules has a case that fires and
-one that stays silent. Only the leader serves sweeps' series, so that sums over replicas count once; `max by` takes off
-what a scrape adds (instance, pod), so that an alert outlives a change of leader. */}}
+{{- /* Every alert. docs/runbooks.md has a section for each under its name; tests/chart/test_alerts.py has a case that
+fires and one that stays silent. Only the leader serves sweeps' series, so that sums over replicas count once; `max by`
+takes off what a scrape adds (instance, pod), so that an alert outlives a change of leader. */}}
 
 {{- define "scalingsweep.alerts.sweeps" -}}
 {{- $t := .Values.alerts.thresholds }}
@@ -85,6 +85,8 @@ what a scrape adds (instance, pod), so that an alert outlives a change of leader
 {{- end }}
 
 {{- define "scalingsweep.alerts.operator" -}}
+{{- /* By namespace too: releases of one name may live in two, and one that leads must not hide one that does not. A
+watch's own `namespace` is the one that it watches. */}}
 {{- $t := .Values.alerts.thresholds }}
 {{- $failed := `outcome=~"Error|Api.*|Unreachable|NameTaken|Unreadable"` }}
 {{- $writes := `verb=~"create|update|patch|delete"` }}
@@ -98,7 +100,7 @@ what a scrape adds (instance, pod), so that an alert outlives a change of leader
     description: >-
       Runs in hand go on and report; nothing is judged, started or restarted.
 - alert: ScalingSweepOperatorNotLeading
-  expr: max by (job) (scalingsweep_leader) == 0
+  expr: max by (namespace, job) (scalingsweep_leader) == 0
   for: {{ $t.downFor }}
   labels: {severity: critical}
   annotations:
@@ -107,7 +109,7 @@ what a scrape adds (instance, pod), so that an alert outlives a change of leader
     description: >-
       The replicas run and none may write; look at the Lease in the operator's namespace and at its logs.
 - alert: ScalingSweepOperatorLagging
-  expr: max by (job) (scalingsweep_queue_oldest_seconds) > {{ $t.queueSeconds }}
+  expr: max by (namespace, job) (scalingsweep_queue_oldest_seconds) > {{ $t.queueSeconds }}
   for: 5m
   labels: {severity: warning}
   annotations:
@@ -116,7 +118,7 @@ what a scrape adds (instance, pod), so that an alert outlives a change of leader
     description: >-
       Something has been due for so long and no worker took it up.
 - alert: ScalingSweepReconcileSlow
-  expr: histogram_quantile(0.99, sum by (job, kind, le) (rate(scalingsweep_reconcile_duration_seconds_bucket[15m]))) > {{ $t.reconcileSeconds }}
+  expr: histogram_quantile(0.99, sum by (namespace, job, kind, le) (rate(scalingsweep_reconcile_duration_seconds_bucket[15m]))) > {{ $t.reconcileSeconds }}
   for: 15m
   labels: {severity: warning}
   annotations:
@@ -126,8 +128,8 @@ what a scrape adds (instance, pod), so that an alert outlives a change of leader
       Passes read memory and write once or twice; the API server is slow, or a fit is large.
 - alert: ScalingSweepReconcileFailing
   expr: |-
-    sum by (job, kind) (rate(scalingsweep_reconciles_total{ {{- $failed -}} }[15m]))
-      / sum by (job, kind) (rate(scalingsweep_reconciles_total[15m])) > {{ $t.errorShare }}
+    sum by (namespace, job, kind) (rate(scalingsweep_reconciles_total{ {{- $failed -}} }[15m]))
+      / sum by (namespace, job, kind) (rate(scalingsweep_reconciles_total[15m])) > {{ $t.errorShare }}
   for: 15m
   labels: {severity: warning}
   annotations:
@@ -137,8 +139,8 @@ what a scrape adds (instance, pod), so that an alert outlives a change of leader
       Each is tried again with growing pauses; the outcome label and the log say why.
 - alert: ScalingSweepWritesFailing
   expr: |-
-    sum by (job) (rate(scalingsweep_api_calls_total{ {{- $writes }},code!~"2..|404|409"}[15m]))
-      / sum by (job) (rate(scalingsweep_api_calls_total{ {{- $writes -}} }[15m])) > {{ $t.errorShare }}
+    sum by (namespace, job) (rate(scalingsweep_api_calls_total{ {{- $writes }},code!~"2..|404|409"}[15m]))
+      / sum by (namespace, job) (rate(scalingsweep_api_calls_total{ {{- $writes -}} }[15m])) > {{ $t.errorShare }}
   for: 10m
   labels: {severity: critical}
   annotations:
@@ -147,7 +149,7 @@ what a scrape adds (instance, pod), so that an alert outlives a change of leader
     description: >-
       Decisions are made and do not reach the cluster.
 - alert: ScalingSweepRejected
-  expr: sum by (job, verb, resource, code) (increase(scalingsweep_api_calls_total{code=~"401|403|error"}[10m])) > 0
+  expr: sum by (namespace, job, verb, resource, code) (increase(scalingsweep_api_calls_total{code=~"401|403|error"}[10m])) > 0
   for: 10m
   labels: {severity: critical}
   annotations:
@@ -165,7 +167,7 @@ what a scrape adds (instance, pod), so that an alert outlives a change of leader
     description: >-
       Its watch hears nothing, not even bookmarks; what it decides may rest on what was.
 - alert: ScalingSweepSeriesLate
-  expr: max by (job) (scalingsweep_series_late_seconds) > {{ $t.seriesLateSeconds }}
+  expr: max by (namespace, job) (scalingsweep_series_late_seconds) > {{ $t.seriesLateSeconds }}
   for: 15m
   labels: {severity: info}
   annotations:

@@ -54,7 +54,7 @@ two operators work on the same sweeps; this says what to do. `helm template` kno
 {{- $bindings = concat $bindings (default (list) (lookup "rbac.authorization.k8s.io/v1" "RoleBinding" . "").items) }}
 {{- end }}
 {{- range $bindings }}
-{{- if and (eq (default "" (index (default (dict) .metadata.labels) "app.kubernetes.io/name")) "scalingsweep") (not (hasSuffix "-lease" .metadata.name)) }}
+{{- if and (hasPrefix (printf "%s-" $.Chart.Name) (default "" (index (default (dict) .metadata.labels) "helm.sh/chart"))) (not (hasSuffix "-lease" .metadata.name)) }}
 {{- with include "scalingsweep.otherOwner" (list $ .) | trim }}
 {{- fail (printf "release %s works in %s already; two operators must not work on the same sweeps: give each its own watch.namespaces" (. | splitList " " | first) (default "the whole cluster" $.Values.watch.namespaces | toString)) }}
 {{- end }}
