@@ -10,8 +10,10 @@ import pytest
 from tiny_run import curve_of, losses_of, moved
 
 from sweep_analysis.execution import Spikes
+from sweep_analysis.recipe import shape_of
 from sweep_analysis.record import FailureReason, Progress
 from sweep_analysis.rung import RunOrder
+from sweep_analysis.shape import Experts
 from sweep_trainer.engines.plain import PlainTorch
 from sweep_trainer.failure import RunError
 from sweep_trainer.interruption import Interruption
@@ -125,3 +127,14 @@ def test_progress_says_what_a_run_takes(order: RunOrder) -> None:
     assert progress["learningRate"] > 0
     assert "mfu" not in progress  # no peak is known of a CPU
     assert "rewinds" not in progress
+
+
+def test_utilisation_counts_of_a_mixture_what_a_token_meets(order: RunOrder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweep_trainer.meter.peak_flops", lambda: 1e12)
+    model = order.training.model.changed(experts=Experts(count=4))
+    training = order.training.changed(model=model)
+    shape = shape_of(training, order.run.parameters)
+    carried_out(order.changed(training=training, run=order.run.changed(parameters=shape.parameters)))
+    progress = Progress.model_validate_json((Path(order.report) / "progress.json").read_bytes())
+    assert shape.active_parameters < shape.parameters
+    assert progress.mfu == pytest.approx(6 * shape.active_parameters * progress.tokens_per_second / 1e12)

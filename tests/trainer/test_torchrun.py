@@ -22,7 +22,7 @@ from sweep_analysis.execution import DeepSpeed
 from sweep_analysis.recipe import whole_batches
 from sweep_analysis.record import ExitStatus, Progress
 from sweep_analysis.rung import RunOrder
-from sweep_trainer.interruption import Interruption
+from sweep_trainer.interruption import Interrupted, Interruption
 from sweep_trainer.report import Report
 from sweep_trainer.train import run
 
@@ -177,3 +177,29 @@ def test_sigterm_to_torchrun_leaves_a_checkpoint_and_the_order_goes_on_in_one_pr
     alone = moved(one, tmp_path / "alone")
     run(alone, Interruption(), Report(alone), begun=time.monotonic())
     assert losses_of(one) == pytest.approx(losses_of(alone), abs=0.01)
+
+
+class AfterLooks(Interruption):
+    """Asks the run to stop at the n-th time that it looks."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.left = looks
+
+    @property
+    def requested(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def test_what_one_process_began_two_go_on_with(two: RunOrder, tmp_path: Path) -> None:
+    one = two.changed(workers=1)
+    with pytest.raises(Interrupted):
+        run(one, AfterLooks(100), Report(one), begun=time.monotonic())
+    second = two.changed(attempt=2)
+    with group(second, restarts=0) as gone_on:
+        assert gone_on.agent.wait() == 0, gone_on.said[-3000:]
+        assert gone_on.said.count("going on from step") == 2
+    alone = done(moved(two, tmp_path / "alone"))
+    assert losses_of(second) == pytest.approx(losses_of(alone), abs=0.01)
+    assert [point["step"] for point in curve_of(second)] == [point["step"] for point in curve_of(alone)]

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
@@ -337,6 +338,51 @@ def test_storage_that_takes_no_checkpoint_is_told_apart(
     failure = failure_of(order)
     assert failure.reason is reason
     assert "checkpoint" in failure.message
+
+
+@pytest.mark.parametrize("forbidden", ["lock", "probe"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_may_not_be_written_is_refused_before_the_first_step(
+    order: RunOrder, number: int, forbidden: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulated, since nothing is forbidden to root."""
+    opened = Path.open
+
+    def refusing(self: Path, *arguments: Any, **more: Any) -> Any:
+        if self.parent == Path(order.storage) and forbidden in self.name:
+            raise OSError(number, os.strerror(number), str(self))
+        return opened(self, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    assert train(str(written(order))) == ExitStatus.BAD_CONFIGURATION
+    failure = failure_of(order)
+    assert failure.reason is FailureReason.BAD_CONFIGURATION
+    assert "cannot be used as storage" in failure.message
+    assert os.strerror(number) in failure.message
+    assert not (Path(order.storage) / "curve.jsonl").exists()
+
+
+def test_a_report_that_cannot_be_written_for_a_while_changes_nothing_of_the_run(
+    order: RunOrder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carried_out(order)
+    unheard = moved(order, tmp_path / "unheard")
+    write, away = files.write_atomically, [True]
+
+    def failing(path: Path, content: bytes) -> None:
+        if away[0] and path.parent == Path(unheard.report):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        write(path, content)
+
+    monkeypatch.setattr("sweep_trainer.storage.write_atomically", failing)
+    report = Report(unheard)
+    run(unheard, Interruption(), report, begun=time.monotonic())
+    assert not list(Path(unheard.report).iterdir())
+    assert not report.close(0.0)
+    away[0] = False
+    assert report.close(5.0)
+    assert losses_of(unheard) == losses_of(order)
+    assert curve_of(unheard) == curve_of(order)
 
 
 def test_memory_that_runs_out_is_told_apart(order: RunOrder, monkeypatch: pytest.MonkeyPatch) -> None:

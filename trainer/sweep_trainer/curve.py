@@ -21,7 +21,7 @@ from sweep_analysis.rung import RunOrder
 from sweep_trainer.engines.ranks import Ranks
 from sweep_trainer.failure import RunError
 from sweep_trainer.interruption import Interrupted, Interruption
-from sweep_trainer.storage import is_folder
+from sweep_trainer.storage import FORBIDDEN, is_folder, unusable
 
 CURVE = "curve.jsonl"
 _PATIENCE_SECONDS = 10.0
@@ -44,10 +44,17 @@ def folder_of(order: RunOrder, ranks: Ranks) -> Iterator[Path]:
 def locked(storage: Path, attempt: int, interruption: Interruption) -> Iterator[None]:
     """Hold the run's lock; waits up to ten seconds for a trainer that is just leaving.
 
-    Raises RunError with the holder's name after that, Interrupted when asked to stop meanwhile.
+    Raises RunError with the holder's name after that or where the folder may not be written, Interrupted when asked to
+    stop meanwhile.
     """
-    storage.mkdir(parents=True, exist_ok=True)
-    with (storage / "lock").open("a+", encoding="utf-8") as file:
+    try:
+        storage.mkdir(parents=True, exist_ok=True)
+        opened = (storage / "lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        if error.errno not in FORBIDDEN:
+            raise
+        raise unusable(str(storage), error) from error
+    with opened as file:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
             try:

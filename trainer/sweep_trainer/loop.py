@@ -102,7 +102,7 @@ class Loop:
     def run(self) -> None:
         self.batch = self.hyper.batch_tokens // self.hyper.sequence_length
         self.mine = self.ranks.share(self.batch)
-        self.meter = Meter(self.hyper.batch_tokens, self.engine.parameters, self.ranks.world)
+        self.meter = Meter(self.hyper.batch_tokens, self.hyper.shape.active_parameters, self.ranks.world)
         identity = digest_of([self.order.config_digest, self.data.data_digest, VERSION, *self._start()])
         self.checkpoints = Checkpoints(self.storage, identity, self.ranks, self.order.training.checkpoints)
         rule = self.order.training.spikes

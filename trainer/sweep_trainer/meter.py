@@ -28,7 +28,7 @@ PEAK_FLOPS = {
 
 
 class Meter:
-    """Of one attempt. `tokens_per_step` counts all processes' tokens."""
+    """Of one attempt. `tokens_per_step` counts all processes' tokens, `parameters` those that a token meets."""
 
     def __init__(self, tokens_per_step: int, parameters: int, world: int) -> None:
         self._tokens, self._parameters, self._world = tokens_per_step, parameters, world

@@ -32,6 +32,7 @@ LEAVING_SECONDS = 15.0
 EARLIER_SECONDS = 60.0
 """How long a later attempt waits to learn what earlier ones measured."""
 _LONGEST_MESSAGE = 1024
+_PROGRESS = "progress.json"
 
 log = logging.getLogger(__name__)
 
@@ -46,17 +47,21 @@ class Report:
         self._status = status
         self._outbox = Outbox(status) if status else None
         self._failure: Failure | None = None
+        self._waiting: set[str] = set()
+        """Of the files: which could not be written, as long as that is so."""
         self._files: Storage | None = _beside_checkpoints(order) if status else Folder(Path(order.report))
         if not status:
             Path(order.report).mkdir(parents=True, exist_ok=True)
             (Path(order.report) / self._failure_name).unlink(missing_ok=True)  # a launcher starts an attempt again
 
     def progress(self, progress: Progress) -> None:
-        """Say where the run stands; the last one wins."""
+        """Say where the run stands; the last one wins. Records that wait for their folder are tried again."""
         if self._outbox:
             self._outbox.progress(progress)
         else:
-            self._write("progress.json", progress)
+            self._write(_PROGRESS, progress)
+            if self._records_name in self._waiting:
+                self._write_records()
 
     def record(self, record: Record) -> None:
         """Add a record and write the complete set, so that no later write drops an earlier record."""
@@ -88,13 +93,30 @@ class Report:
         not heard, or else the sentence of a failure.
         """
         if self._outbox is None:
-            return True
+            return self._written_within(seconds)
         left_behind = write_termination_message(packed(self._set))
         if not self._outbox.close(seconds):
             log.warning("the API server has not heard the records; they stay in the termination message")
             return left_behind
         write_termination_message(f"{self._failure.reason}: {self._failure.message}" if self._failure else "")
         return True
+
+    def _written_within(self, seconds: float) -> bool:
+        """Try again what waits to be written to files, at most so long; returns whether the records are."""
+        deadline = time.monotonic() + seconds
+        try:
+            while self._waiting & {self._records_name, self._failure_name} and time.monotonic() < deadline:
+                time.sleep(0.5)
+                self._write_records()
+                if self._failure:
+                    self._write(self._failure_name, self._failure)
+        except OSError as error:
+            log.warning("the report could not be written: %s", error)
+        return self._records_name not in self._waiting
+
+    @property
+    def _records_name(self) -> str:
+        return f"records-{self.order.attempt}.json"
 
     @property
     def _failure_name(self) -> str:
@@ -106,7 +128,7 @@ class Report:
         return RecordSet(attempt=self.order.attempt, records=records, failure=self._failure)
 
     def _write_records(self) -> None:
-        self._write(f"records-{self.order.attempt}.json", self._set)
+        self._write(self._records_name, self._set)
         if self._outbox:
             self._outbox.records(self._set)
 
@@ -160,9 +182,16 @@ class Report:
         try:
             self._files.put(name, json.dumps(document.to_json(), indent=1).encode())
         except OSError as error:
-            if self._outbox is None:
+            if self._outbox is not None:
+                log.warning("no copy of %s beside the checkpoints: %s", name, error)
+                return
+            if name != _PROGRESS and not self._files.passes(error):
                 raise
-            log.warning("no copy of %s beside the checkpoints: %s", name, error)
+            if name not in self._waiting:
+                log.warning("%s is not told for now: %s", name, error)
+            self._waiting.add(name)
+        else:
+            self._waiting.discard(name)
 
 
 def _beside_checkpoints(order: RunOrder) -> Storage | None:

@@ -21,6 +21,8 @@ PATIENCE_SECONDS = 600.0
 _LONGEST_PAUSE = 15.0
 _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENETDOWN, errno.EHOSTDOWN, errno.ECONNRESET}
 """Errors of a mounted file system whose server is away; a full or read-only disk does not pass by itself."""
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+"""Errors of a folder that may not be written: before the first step they are the configuration's."""
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -155,16 +157,26 @@ def is_folder(uri: str) -> bool:
 
 
 def probe(storage: Storage) -> None:
-    """Write, read and remove an object before anything is computed. Raises RunError with the remedy."""
+    """Write, read and remove an object before anything is computed.
+
+    Raises RunError with the remedy; of a folder, OSError for what may pass or has a reason of its own.
+    """
     try:
         storage.put("probe", b"may this run write here?")
         storage.get("probe")
         storage.remove("probe")
     except OSError as error:
-        raise RunError(
-            FailureReason.BAD_CONFIGURATION,
-            f"{storage.address('')} cannot be used as storage ({error.strerror}); check its name and permissions",
-        ) from error
+        if isinstance(storage, Folder) and error.errno not in FORBIDDEN:
+            raise
+        raise unusable(storage.address(""), error) from error
+
+
+def unusable(address: str, error: OSError) -> RunError:
+    """The sentence for storage that cannot be written before the first step; trying again would not help."""
+    return RunError(
+        FailureReason.BAD_CONFIGURATION,
+        f"{address} cannot be used as storage ({error.strerror}); check its name and permissions",
+    )
 
 
 def patiently(action: Callable[[], T], storage: Storage, *, patience: float = PATIENCE_SECONDS) -> T:

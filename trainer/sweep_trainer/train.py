@@ -57,6 +57,8 @@ def run(
         folder = stack.enter_context(folder_of(order, ranks))
         if ranks.first:
             stack.enter_context(locked(folder, order.attempt, interruption))
+            if is_folder(order.storage):
+                probe(storage)  # under the lock, so that nobody else removes what it wrote
         plan = segments(hyper)
         steps = plan[-1].first + plan[-1].stop - plan[-1].start
         recorded = _recorded(order, report, ranks)
