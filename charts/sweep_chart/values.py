@@ -15,6 +15,8 @@ Name = Annotated[str, Field(max_length=253, pattern=r"^$|^[a-z0-9]([-a-z0-9.]*[a
 Namespace = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 Duration = Annotated[str, Field(pattern=r"^([0-9]+(ms|s|m|h|d))+$")]
 """As Prometheus writes one: 30s, 5m, 1h."""
+ScrapeLabel = Annotated[str, Field(max_length=320, pattern=r"^[-A-Za-z0-9_./:]*$")]
+"""The value of a label that a scrape adds, as it stands in a selector."""
 Share = Annotated[float, Field(gt=0, le=1)]
 Strings = dict[str, str]
 Objects = tuple[dict[str, Any], ...]
@@ -228,6 +230,12 @@ class Alerts(Document):
     """The address under which the page of that name is read where you are; its headings are the alerts' names."""
     disabled: tuple[Annotated[str, Field(pattern="^ScalingSweep[A-Za-z]+$")], ...] = ()
     """Names of alerts to leave out."""
+    job: ScrapeLabel = ""
+    """The label `job` under which Prometheus scrapes this release: with a ServiceMonitor the service's name. When
+    empty, ScalingSweepOperatorDown fires only once no release at all is scraped; set it where one Prometheus scrapes
+    two."""
+    namespace: ScrapeLabel = ""
+    """The label `namespace` of the same scrape, where two releases have one name and thus one job."""
     thresholds: Thresholds = Thresholds()
 
 

@@ -265,6 +265,32 @@ def test_a_release_that_leads_does_not_hide_one_of_the_same_name_that_does_not(
     assert run_cases(promtool, tmp_path, bare, [case]) == ""
 
 
+def test_a_release_that_is_up_does_not_hide_another_that_is_down_where_its_job_is_named(
+    promtool: str, helm: Helm, tmp_path: Path
+) -> None:
+    def up(job: str, namespace: str) -> Series:
+        return {f'scalingsweep_build_info{{job="{job}",namespace="{namespace}",version="0.1.0"}}': "1x20"}
+
+    def wrong(values: dict[str, str], series: Series, labels: dict[str, str] | None) -> str:
+        rules = only(helm.documents(*MONITORING, values={"alerts": values}), "PrometheusRule")["spec"]["groups"]
+        bare = [
+            {"name": g["name"], "rules": [{k: r[k] for k in r if k != "annotations"} for r in g["rules"]]}
+            for g in rules
+        ]
+        expected = [] if labels is None else [{"exp_labels": labels | {"severity": "critical"}}]
+        return run_cases(promtool, tmp_path, bare, [case_of("ScalingSweepOperatorDown", 10, series, expected)])
+
+    mine, other, namesake = up("mine", "a"), up("other", "b"), up("mine", "b")
+    assert wrong({"job": "mine"}, other, {"job": "mine"}) == ""
+    assert wrong({"job": "mine"}, mine, None) == ""
+    assert wrong({"job": "mine"}, mine | other, None) == ""
+    both = {"job": "mine", "namespace": "a"}
+    assert wrong(both, namesake, both) == ""
+    assert wrong(both, mine, None) == ""
+    assert wrong({}, other, None) == ""  # unnamed: any release that is up answers for all
+    assert wrong({}, {"up" + OPERATOR: "0x20"}, {}) == ""
+
+
 def test_who_is_paged_is_told_who_may_decide_and_how(
     promtool: str, groups: list[dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -90,13 +90,20 @@ watch's own `namespace` is the one that it watches. */}}
 {{- $t := .Values.alerts.thresholds }}
 {{- $failed := `outcome=~"Error|Api.*|Unreachable|NameTaken|Unreadable"` }}
 {{- $writes := `verb=~"create|update|patch|delete"` }}
+{{- $scraped := list }}
+{{- range $label := list "job" "namespace" }}
+{{- with index $.Values.alerts $label }}
+{{- $scraped = append $scraped (printf "%s=%q" $label .) }}
+{{- end }}
+{{- end }}
+{{- $scraped = join "," $scraped }}
 - alert: ScalingSweepOperatorDown
-  expr: absent(scalingsweep_build_info)
+  expr: absent(scalingsweep_build_info{{ with $scraped }}{{ printf "{%s}" . }}{{ end }})
   for: {{ $t.downFor }}
   labels: {severity: critical}
   annotations:
     summary: >-
-      No replica of the scalingsweep operator is scraped.
+      No replica of the scalingsweep operator{{ with $scraped }} with {{ . }}{{ end }} is scraped.
     description: >-
       Runs in hand go on and report; nothing is judged, started or restarted.
 - alert: ScalingSweepOperatorNotLeading
