@@ -215,6 +215,28 @@ class Thresholds(Document):
     """Age of a sweep's series that were not computed anew although it has changed."""
 
 
+class Durations(Document):
+    """For how long an alert's condition must hold before it fires; `heldFor` and `downFor` are thresholds. The windows
+    of rates are fixed, see docs/runbooks.md."""
+
+    forecast_broken: Duration = "6h"
+    """The other way round: for how long after its sweep has ended ForecastBroken still fires."""
+    operator_lagging: Duration = "5m"
+    """Of ScalingSweepOperatorLagging."""
+    reconcile_slow: Duration = "15m"
+    """Of ScalingSweepReconcileSlow."""
+    reconcile_failing: Duration = "15m"
+    """Of ScalingSweepReconcileFailing."""
+    writes_failing: Duration = "10m"
+    """Of ScalingSweepWritesFailing."""
+    rejected: Duration = "10m"
+    """Of ScalingSweepRejected."""
+    watch_stale: Duration = "5m"
+    """Of ScalingSweepWatchStale."""
+    series_late: Duration = "15m"
+    """Of ScalingSweepSeriesLate."""
+
+
 class Alerts(Document):
     """The PrometheusRule."""
 
@@ -237,6 +259,7 @@ class Alerts(Document):
     namespace: ScrapeLabel = ""
     """The label `namespace` of the same scrape, where two releases have one name and thus one job."""
     thresholds: Thresholds = Thresholds()
+    durations: Durations = Durations()
 
 
 class Dashboards(Document):

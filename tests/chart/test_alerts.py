@@ -181,6 +181,17 @@ CASES = {
     ),
 }
 
+HELD_FOR = {
+    "operatorLagging": "ScalingSweepOperatorLagging",
+    "reconcileSlow": "ScalingSweepReconcileSlow",
+    "reconcileFailing": "ScalingSweepReconcileFailing",
+    "writesFailing": "ScalingSweepWritesFailing",
+    "rejected": "ScalingSweepRejected",
+    "watchStale": "ScalingSweepWatchStale",
+    "seriesLate": "ScalingSweepSeriesLate",
+}
+"""The alerts whose `for` is one of `alerts.durations`."""
+
 
 @pytest.fixture(scope="module")
 def promtool() -> str:
@@ -342,6 +353,20 @@ def test_thresholds_labels_and_exceptions_are_values(helm: Helm) -> None:
     text = yaml.safe_dump([[rule["expr"], rule.get("for")] for rule in changed.values()], width=10_000)
     for number in ("1h", "111", "222", "33", "0.44", "55m", "66", "77s", "88", "9.9", "0.123", "456", "789"):
         assert re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.])", text), number
+
+
+def test_for_how_long_is_a_value_and_the_windows_of_rates_are_not(helm: Helm, groups: list[dict[str, Any]]) -> None:
+    durations = {name: f"{minutes}m" for minutes, name in enumerate(HELD_FOR, 71)}
+    values = {"alerts": {"durations": {**durations, "forecastBroken": "99h"}}}
+    before = alerts_of(groups)
+    changed = alerts_of(only(helm.documents(*MONITORING, values=values), "PrometheusRule")["spec"]["groups"])
+    for name, alert in HELD_FOR.items():
+        assert changed[alert] == before[alert] | {"for": durations[name]}
+    broken = changed.pop("ScalingSweepForecastBroken")
+    assert broken["expr"] == before["ScalingSweepForecastBroken"]["expr"].replace("offset 6h", "offset 99h")
+    assert "offset 99h" in broken["expr"]
+    of_thresholds = {rule["for"] for name, rule in changed.items() if "for" in rule and name not in HELD_FOR.values()}
+    assert of_thresholds == {"15m", "5m"}  # heldFor, downFor
 
 
 def test_every_alert_has_its_section_in_the_runbooks_and_no_other_has() -> None:

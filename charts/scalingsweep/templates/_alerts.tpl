@@ -4,10 +4,11 @@ takes off what a scrape adds (instance, pod), so that an alert outlives a change
 
 {{- define "scalingsweep.alerts.sweeps" -}}
 {{- $t := .Values.alerts.thresholds }}
+{{- $d := .Values.alerts.durations }}
 - alert: ScalingSweepForecastBroken
   expr: |-
     max by (namespace, sweep, reason) (scalingsweep_sweep_condition{condition="Consistent"} == 0) + 1
-      unless on (namespace, sweep) max by (namespace, sweep) (scalingsweep_sweep_condition{condition="Finished"} offset 6h) == 1
+      unless on (namespace, sweep) max by (namespace, sweep) (scalingsweep_sweep_condition{condition="Finished"} offset {{ $d.forecastBroken }}) == 1
   labels: {severity: critical}
   annotations:
     summary: >-
@@ -88,6 +89,7 @@ takes off what a scrape adds (instance, pod), so that an alert outlives a change
 {{- /* By namespace too: releases of one name may live in two, and one that leads must not hide one that does not. A
 watch's own `namespace` is the one that it watches. */}}
 {{- $t := .Values.alerts.thresholds }}
+{{- $d := .Values.alerts.durations }}
 {{- $failed := `outcome=~"Error|Api.*|Unreachable|NameTaken|Unreadable"` }}
 {{- $writes := `verb=~"create|update|patch|delete"` }}
 {{- $scraped := list }}
@@ -117,7 +119,7 @@ watch's own `namespace` is the one that it watches. */}}
       The replicas run and none may write; look at the Lease in the operator's namespace and at its logs.
 - alert: ScalingSweepOperatorLagging
   expr: max by (namespace, job) (scalingsweep_queue_oldest_seconds) > {{ $t.queueSeconds }}
-  for: 5m
+  for: {{ $d.operatorLagging }}
   labels: {severity: warning}
   annotations:
     summary: >-
@@ -126,7 +128,7 @@ watch's own `namespace` is the one that it watches. */}}
       Something has been due for so long and no worker took it up.
 - alert: ScalingSweepReconcileSlow
   expr: histogram_quantile(0.99, sum by (namespace, job, kind, le) (rate(scalingsweep_reconcile_duration_seconds_bucket[15m]))) > {{ $t.reconcileSeconds }}
-  for: 15m
+  for: {{ $d.reconcileSlow }}
   labels: {severity: warning}
   annotations:
     summary: >-
@@ -137,7 +139,7 @@ watch's own `namespace` is the one that it watches. */}}
   expr: |-
     sum by (namespace, job, kind) (rate(scalingsweep_reconciles_total{ {{- $failed -}} }[15m]))
       / sum by (namespace, job, kind) (rate(scalingsweep_reconciles_total[15m])) > {{ $t.errorShare }}
-  for: 15m
+  for: {{ $d.reconcileFailing }}
   labels: {severity: warning}
   annotations:
     summary: >-
@@ -148,7 +150,7 @@ watch's own `namespace` is the one that it watches. */}}
   expr: |-
     sum by (namespace, job) (rate(scalingsweep_api_calls_total{ {{- $writes }},code!~"2..|404|409"}[15m]))
       / sum by (namespace, job) (rate(scalingsweep_api_calls_total{ {{- $writes -}} }[15m])) > {{ $t.errorShare }}
-  for: 10m
+  for: {{ $d.writesFailing }}
   labels: {severity: critical}
   annotations:
     summary: >-
@@ -157,7 +159,7 @@ watch's own `namespace` is the one that it watches. */}}
       Decisions are made and do not reach the cluster.
 - alert: ScalingSweepRejected
   expr: sum by (namespace, job, verb, resource, code) (increase(scalingsweep_api_calls_total{code=~"401|403|error"}[10m])) > 0
-  for: 10m
+  for: {{ $d.rejected }}
   labels: {severity: critical}
   annotations:
     summary: >-
@@ -166,7 +168,7 @@ watch's own `namespace` is the one that it watches. */}}
       401 is a token or certificate that is no longer taken, 403 a right that is missing, error a connection or certificate that fails.
 - alert: ScalingSweepWatchStale
   expr: max by (job, resource) (scalingsweep_watch_stale_seconds) > {{ $t.watchSilentSeconds }}
-  for: 5m
+  for: {{ $d.watchStale }}
   labels: {severity: warning}
   annotations:
     summary: >-
@@ -175,7 +177,7 @@ watch's own `namespace` is the one that it watches. */}}
       Its watch hears nothing, not even bookmarks; what it decides may rest on what was.
 - alert: ScalingSweepSeriesLate
   expr: max by (namespace, job) (scalingsweep_series_late_seconds) > {{ $t.seriesLateSeconds }}
-  for: 15m
+  for: {{ $d.seriesLate }}
   labels: {severity: info}
   annotations:
     summary: >-
