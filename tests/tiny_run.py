@@ -1,8 +1,12 @@
 """Reading what a trainer's run left behind, and writing the order that it starts from."""
 
+import errno
 import json
 import os
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from sweep_analysis.record import Failure, Record, RecordSet
 from sweep_analysis.rung import RunOrder
@@ -44,3 +48,15 @@ def train_and_exit(order_path: str) -> None:
     from sweep_trainer.__main__ import train
 
     os._exit(train(order_path))
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Files of that name are there and may not be opened."""
+    opened = Path.open
+
+    def opening(path: Path, *how: Any, **more: Any) -> Any:
+        if path.name == name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *how, **more)
+
+    monkeypatch.setattr(Path, "open", opening)

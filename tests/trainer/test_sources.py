@@ -12,12 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_run import forbid
 
-from sweep_analysis.recipe import Training
-from sweep_trainer.corpus import DataError
+from sweep_analysis.measure import Evaluation, Task
+from sweep_analysis.recipe import Data, Training
+from sweep_analysis.sources import TokenizerFile, format_of
+from sweep_trainer.corpus import BadDataError, DataError
 from sweep_trainer.data import Prepared, batches, open_prepared, prepare, shards
 from sweep_trainer.data.mixture import PERIOD, Mixture
 from sweep_trainer.data.progress import Bar
+from sweep_trainer.data.readers import documents
+from sweep_trainer.data.tasks import questions_of
+from sweep_trainer.data.tokenizers import HuggingFace
 
 TEXTS = [f"document {i} says " + " ".join(f"w{(i * j) % 97}" for j in range(60)) for i in range(400)]
 
@@ -373,3 +379,20 @@ def test_a_terminal_sees_a_bar_and_a_log_sees_lines(
     with Bar("tokenising web", 4) as bar:
         bar.at(2.0, 3_000_000)
     assert "tokenising web [###############...............]  50%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["web.jsonl", "web.txt", "tokenizer.json", "questions.jsonl"])
+def test_every_file_of_the_data_that_may_not_be_read_is_bad_input(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / name
+    path.touch()
+    forbid(monkeypatch, name)
+    task = Task(name="asked", kind="MultipleChoice", data=str(path))
+    recipe = Training(data=Data(corpus="Classics"), evaluation=Evaluation(tasks=(task,)))
+    read: Callable[[], object] = {
+        "tokenizer.json": lambda: HuggingFace(TokenizerFile(path=str(path), vocabulary=300, end_of_document=0)),
+        "questions.jsonl": lambda: questions_of(recipe),
+    }.get(name, lambda: list(documents(path, format_of(name), ("text",), vocabulary=256, end=0)))
+    with pytest.raises(BadDataError, match=rf"{name} may not be read \(Permission denied\); give the trainer's user"):
+        read()

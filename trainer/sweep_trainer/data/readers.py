@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep_analysis.sources import HUB, Format, Source, format_of
-from sweep_trainer.corpus import BadDataError, DataError
+from sweep_trainer.corpus import BadDataError, DataError, unreadable
 from sweep_trainer.data.hub import downloaded
 
 Field = str | list[int] | npt.NDArray[np.integer]
@@ -47,11 +47,15 @@ def files_of(source: Source, cache: Path) -> list[tuple[Path, Format]]:
             raise DataError(f"source {source.name}: no file matches {name}; {_ROOT}")
         for one in names:
             path = Path(one)
-            form = source.format or ("Dataset" if path.is_dir() else format_of(one))
-            if not path.exists():
+            try:
+                there, folder = path.exists(), path.is_dir()
+            except PermissionError as error:  # a folder on the way may not be entered
+                raise unreadable(f"source {source.name}: {path}", error) from None
+            form = source.format or ("Dataset" if folder else format_of(one))
+            if not there:
                 raise DataError(f"source {source.name}: {path} does not exist; {_ROOT}")
-            if path.is_dir() != (form == "Dataset"):
-                what = "a folder; name the files in it" if path.is_dir() else "not the folder of a saved dataset"
+            if folder != (form == "Dataset"):
+                what = "a folder; name the files in it" if folder else "not the folder of a saved dataset"
                 raise BadDataError(f"source {source.name}: {path} is {what}")
             found.append((path, form))
     return found
@@ -67,7 +71,7 @@ def documents(path: Path, form: Format, fields: tuple[str, ...], *, vocabulary: 
         else:
             yield from {"JsonLines": _json_lines, "Parquet": _parquet, "Dataset": _dataset}[form](path, fields)
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from None
+        raise unreadable(str(path), error) from None
 
 
 def _text(path: Path, fields: tuple[str, ...]) -> Read:

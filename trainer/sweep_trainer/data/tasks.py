@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from sweep_analysis.measure import Task, TaskResult
 from sweep_analysis.recipe import Training
-from sweep_trainer.corpus import BadDataError, DataError
+from sweep_trainer.corpus import BadDataError, unreadable
 from sweep_trainer.data.tokenizers import Tokenizer, tokenizer_of
 
 Likelihood = Callable[[npt.NDArray[np.integer]], list[tuple[float, bool]]]
@@ -101,7 +101,7 @@ def _read(task: Task, tokenizer: Tokenizer, length: int) -> Questions:
     try:
         content = Path(task.data).read_bytes()
     except OSError as error:
-        raise DataError(f"task {task.name}: {task.data} cannot be read ({error.strerror})") from None
+        raise unreadable(f"task {task.name}: {task.data}", error) from None
     lines = [line for line in content.splitlines() if line.strip()][: task.limit]
     if not lines:
         raise BadDataError(f"task {task.name}: {task.data} holds no questions")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from sweep_analysis.recipe import Training
 from sweep_analysis.sources import BYTES_END, TokenizerFile
-from sweep_trainer.corpus import BadDataError, DataError
+from sweep_trainer.corpus import BadDataError, unreadable
 
 Ids = npt.NDArray[np.integer]
 
@@ -124,7 +124,7 @@ def _digest(path: str) -> str:
     try:
         return "sha256:" + hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
-        raise DataError(f"tokenizerFile {path} cannot be read ({error.strerror})") from None
+        raise unreadable(f"tokenizerFile {path}", error) from None
 
 
 def _fits(file: TokenizerFile, largest: int) -> None:
