@@ -64,6 +64,11 @@ class Prometheus:
         """Series of an expression, now."""
         return self._ask("query", query=expression)["result"]
 
+    def label_values(self, selector: str, label: str) -> list[str]:
+        """Values of a label over the series of a selector, as Grafana asks for a variable's."""
+        values: list[str] = self._ask(f"label/{label}/values", **{"match[]": selector})
+        return values
+
     def exemplars(self, selector: str) -> list[dict[str, Any]]:
         """Exemplars of the last hour: `seriesLabels`, and `exemplars` with labels, value and time."""
         now = time.time()

@@ -15,7 +15,7 @@ from control_plane import ControlPlane
 from helm_chart import MONITORING, Helm, only
 from live_operator import until
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
-from watched_sweeps import VALUES, WatchedSweeps
+from watched_sweeps import NAMESPACE, RELEASE, VALUES, WatchedSweeps
 
 from sweep_chart.dashboards import DASHBOARDS
 from sweep_operator.metrics.families import FAMILIES
@@ -41,6 +41,8 @@ PANELS = {
     for query in panel.queries
 }
 
+PICKED = {f"{board.name}: {variable.name}": variable for board in DASHBOARDS for variable in board.variables}
+
 
 def filled(expression: str) -> str:
     """An expression with the dashboard's variables chosen."""
@@ -63,6 +65,15 @@ def watched(helm: Helm, plane: ControlPlane, tmp_path_factory: pytest.TempPathFa
 @pytest.mark.parametrize("panel", PANELS)
 def test_a_panel_finds_its_series(watched: WatchedSweeps, panel: str) -> None:
     assert watched.prometheus.query(filled(PANELS[panel])), PANELS[panel]
+
+
+@pytest.mark.parametrize("variable", PICKED)
+def test_a_variable_finds_what_the_reader_picks_from(watched: WatchedSweeps, variable: str) -> None:
+    query = re.fullmatch(r"label_values\((.+), (\w+)\)", PICKED[variable].query)
+    assert query
+    found = watched.prometheus.label_values(filled(query[1]), query[2])
+    expected = {"namespace": {NAMESPACE}, "job": {RELEASE}, "sweep": set(watched.fates)}
+    assert expected[PICKED[variable].name] <= set(found)
 
 
 def test_every_selector_in_an_alert_finds_its_series(watched: WatchedSweeps, helm: Helm) -> None:
