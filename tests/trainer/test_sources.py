@@ -24,6 +24,7 @@ from sweep_trainer.data.progress import Bar
 from sweep_trainer.data.readers import documents
 from sweep_trainer.data.tasks import questions_of
 from sweep_trainer.data.tokenizers import HuggingFace
+from sweep_trainer.spike import batch_of, batches_of
 
 TEXTS = [f"document {i} says " + " ".join(f"w{(i * j) % 97}" for j in range(60)) for i in range(400)]
 
@@ -348,13 +349,27 @@ def test_a_batch_is_the_same_however_many_ranks_share_it(world: int, two: list[P
 def test_what_was_read_of_each_source_is_counted(two: list[Path], cache: Path) -> None:
     data = mixed(two, cache)
     tokens = 64 * 16 * 40
-    read = {one.name: one for one in data.read(tokens)}
+    read = {one.name: one for one in data.read(0, [(0, 40)], 64)}
     rows = np.concatenate([data.batch(0, step, 64) for step in range(40)])
     of_a = sum(b"aa" in bytes(row) for row in rows)
     assert read["s0"].tokens == of_a * 16
     assert read["s0"].tokens + read["s1"].tokens == tokens
     assert read["s0"].epochs == pytest.approx(of_a / data.streams[0].units)
     assert read["s0"].unique == min(read["s0"].tokens, data.streams[0].tokens)
+
+
+def test_batches_that_were_left_out_count_neither_as_read_nor_as_unique(two: list[Path], cache: Path) -> None:
+    data = mixed(two, cache)
+    for steps, left_out in ((8, ((3, 2),)), (60, ((3, 2), (20, 7), (21, 30))), (400, ((3, 200), (90, 100)))):
+        path = [batch_of(step, left_out) for step in range(steps)]
+        ranges = batches_of(steps, left_out)
+        assert [batch for first, stop in ranges for batch in range(first, stop)] == path
+        source, place = data._mixture.at(np.concatenate([np.arange(64 * at, 64 * at + 64) for at in path]))
+        for i, one in enumerate(data.read(5, ranges, 64)):
+            units = data._units(i, 5, place[source == i])
+            assert one.tokens == len(units) * 16
+            assert one.unique == len(np.unique(units)) * 16
+            assert one.epochs == pytest.approx(len(units) / data.streams[i].units)
 
 
 def test_an_order_too_long_to_sort_still_visits_every_sequence_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from sweep_analysis.recipe import shape_of
 from sweep_analysis.record import FailureReason, Progress
 from sweep_analysis.rung import RunOrder
 from sweep_analysis.shape import Experts
+from sweep_trainer.data.batches import Prepared, Read
 from sweep_trainer.engines.plain import PlainTorch
 from sweep_trainer.failure import RunError
 from sweep_trainer.interruption import Interruption
@@ -76,7 +78,19 @@ def test_after_a_nan_the_run_goes_back_leaves_the_batches_out_counts_it_and_ends
     training = order.training.changed(spikes=Spikes(), checkpoint_seconds=0.5)
     order = order.changed(training=training)
     poisoned(monkeypatch, times=1)
+    told: list[Sequence[tuple[int, int]]] = []
+    read = Prepared.read
+
+    def reading(self: Prepared, seed: int, batches: Sequence[tuple[int, int]], sequences: int) -> tuple[Read, ...]:
+        told.append(batches)
+        return read(self, seed, batches, sequences)
+
+    monkeypatch.setattr(Prepared, "read", reading)
     carried_out(order)
+    for batches, tokens in zip(told, order.run.tokens, strict=True):  # the record knows of the gap
+        (begin, before), (after, end) = batches
+        assert (begin, before + end - after) == (0, tokens // 128)
+        assert after > before
     assert [point["step"] for point in curve_of(order)] == list(range(1, 73))
     progress = Progress.model_validate_json((Path(order.report) / "progress.json").read_bytes())
     assert progress.rewinds == 1

@@ -4,13 +4,14 @@ Owns the batches of an evaluation, always the same over the same tokens, and the
 loop notes and reports.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sweep_analysis.measure import DomainLoss, TaskResult
 from sweep_analysis.recipe import Hyperparameters, Training, document_end_of
 from sweep_trainer.counted import count_of
 from sweep_trainer.data import Prepared
+from sweep_trainer.data.batches import Read
 from sweep_trainer.data.tasks import Questions, questions_of
 from sweep_trainer.engines.protocol import Batch, Engine
 from sweep_trainer.engines.ranks import Ranks
@@ -67,13 +68,13 @@ class Evaluator:
         by_domain = {name: nats / size for name, nats, size in zip(nats, sums, sizes, strict=True)}
         return Losses(sum(sums) / sum(sizes), by_domain)
 
-    def domains(self, losses: Losses, tokens: int) -> tuple[DomainLoss, ...]:
+    def domains(self, losses: Losses, read: Sequence[Read]) -> tuple[DomainLoss, ...]:
         """Loss and reading of each source, where there are several."""
         if len(self.data.domains) == 1:
             return ()
         return tuple(
-            DomainLoss(name=read.name, loss=losses.by_domain[read.name], tokens=read.tokens, epochs=read.epochs)
-            for read in self.data.read(tokens)
+            DomainLoss(name=one.name, loss=losses.by_domain[one.name], tokens=one.tokens, epochs=one.epochs)
+            for one in read
         )
 
     def answers(self, look: Callable[[], None]) -> tuple[TaskResult, ...]:

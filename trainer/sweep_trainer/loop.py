@@ -234,7 +234,9 @@ class Loop:
         self._put_curve()
         curve = Curve(uri=self._curve_uri, digest=self.curve.digest)
         seconds = time.monotonic() - self.begun
-        record = record_of(self.order, self.hyper, self.evaluator, tokens, losses, answers, curve, seconds)
+        record = record_of(
+            self.order, self.hyper, self.evaluator, tokens, losses, answers, curve, seconds, self.left_out
+        )
         if tokens == max(self.order.run.tokens):
             put_export(self.storage, weights, self.order, self.hyper, record)
         self.report.record(record)

@@ -20,6 +20,7 @@ from sweep_trainer.evaluate import Evaluator, Losses
 from sweep_trainer.export import files_of_export
 from sweep_trainer.failure import RunError
 from sweep_trainer.report import now
+from sweep_trainer.spike import batches_of
 from sweep_trainer.storage import Storage, patiently
 
 CONFIGURATION = "configuration.json"
@@ -89,10 +90,12 @@ def record_of(
     answers: tuple[TaskResult, ...],
     curve: Curve,
     seconds: float,
+    left_out: tuple[tuple[int, int], ...] = (),
 ) -> Record:
-    """The record at a token count."""
+    """The record at a token count; `left_out` as a checkpoint's position has it."""
     shape, data = hyper.shape, evaluator.data
-    read = data.read(tokens)
+    sequences = hyper.batch_tokens // hyper.sequence_length
+    read = data.read(order.run.seed, batches_of(tokens // hyper.batch_tokens, left_out), sequences)
     return Record(
         run=RunReference(uid=order.uid, attempt=order.attempt, config_digest=order.config_digest),
         purpose=order.run.purpose,
@@ -110,7 +113,7 @@ def record_of(
         gpu_seconds=seconds,
         curve=curve,
         evaluations=answers,
-        domains=evaluator.domains(losses, tokens),
+        domains=evaluator.domains(losses, read),
         context_length=hyper.sequence_length,
         attention=evaluator.engine.attention,
         trainer_version=VERSION,

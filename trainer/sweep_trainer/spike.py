@@ -6,6 +6,7 @@ left out, as Chowdhery et al. 2022 (arXiv:2204.02311, §5.1) did by hand. Withou
 
 import math
 from collections import deque
+from itertools import pairwise
 
 from sweep_analysis.execution import Spikes
 
@@ -39,3 +40,11 @@ class SpikeWatch:
 def batch_of(step: int, left_out: tuple[tuple[int, int], ...]) -> int:
     """Which batch a step reads: its own, moved on by all that was left out at or before it."""
     return step + sum(batches for at, batches in left_out if at <= step)
+
+
+def batches_of(steps: int, left_out: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """The batches that the first `steps` read, as ranges in order: first, and the one after the last."""
+    cuts = sorted({0, steps, *(at for at, _ in left_out if at < steps)})
+    return tuple(
+        (batch_of(first, left_out), batch_of(first, left_out) + stop - first) for first, stop in pairwise(cuts)
+    )

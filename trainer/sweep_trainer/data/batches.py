@@ -5,6 +5,7 @@ size), so a run that is taken up anywhere reads what it would have read. Reads n
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -155,6 +156,9 @@ class Prepared:
 
     def _of(self, source: int, seed: int, rows: npt.NDArray[np.intp]) -> Tokens:
         """The units that stand at `rows` of a source's endless order."""
+        return self.streams[source].take(self._units(source, seed, rows))
+
+    def _units(self, source: int, seed: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         stream = self.streams[source]
         epochs, places = np.divmod(rows, stream.units)
         chosen = np.empty_like(places)
@@ -165,21 +169,46 @@ class Prepared:
                 if stream.units <= _SORTED
                 else _placed(key, stream.units, places[here])
             )
-        return stream.take(chosen)
+        return chosen
 
-    def read(self, tokens: int) -> tuple[Read, ...]:
-        """What of each source the first `tokens` of a run's training were."""
-        units = tokens // self.sequence_length // self._rows_in_unit
-        counts = self._mixture.counts(units) if len(self.streams) > 1 else [units]
-        return tuple(
-            Read(
-                stream.name,
-                tokens=(seen := count * self._rows_in_unit * self.sequence_length),
-                unique=min(seen, stream.tokens),
-                epochs=seen / stream.tokens,
-            )
-            for stream, count in zip(self.streams, counts, strict=True)
-        )
+    def read(self, seed: int, batches: Sequence[tuple[int, int]], sequences: int) -> tuple[Read, ...]:
+        """What of each source a run has read in its training steps.
+
+        `batches` are ranges in order (first, and the one after the last) of batches of so many sequences.
+        """
+        units = sequences // self._rows_in_unit
+        edges = [[self._counts(batch * units) for batch in ends] for ends in batches]
+        found = []
+        for i, stream in enumerate(self.streams):
+            ranges = [(first[i], stop[i]) for first, stop in edges]
+            tokens_of_unit = self._rows_in_unit * self.sequence_length
+            seen = sum(stop - first for first, stop in ranges) * tokens_of_unit
+            unique = self._distinct(i, seed, ranges) * tokens_of_unit
+            found.append(Read(stream.name, tokens=seen, unique=unique, epochs=seen / stream.tokens))
+        return tuple(found)
+
+    def _counts(self, units: int) -> list[int]:
+        """How many of the first units come from each source."""
+        return self._mixture.counts(units) if len(self.streams) > 1 else [units]
+
+    def _distinct(self, source: int, seed: int, ranges: Sequence[tuple[int, int]]) -> int:
+        """How many units of a source stand in ranges of its endless order, each counted once."""
+        units = self.streams[source].units
+        last = max((stop for _, stop in ranges), default=0)
+        taken = 0
+        for epoch in range(-(-last // units)):
+            begin, end = epoch * units, (epoch + 1) * units
+            here = sum(max(0, min(stop, end) - max(first, begin)) for first, stop in ranges)
+            if here == units:
+                return units
+            taken += here
+        if last <= units:
+            return taken
+        met = np.zeros(units, bool)  # batches were left out of each epoch: no two of them have the same gaps
+        for first, stop in ranges:
+            for at in range(first, stop, _SORTED):
+                met[self._units(source, seed, np.arange(at, min(stop, at + _SORTED)))] = True
+        return int(met.sum())
 
     def summary(self) -> dict[str, Any]:
         """What `prepare` prints."""
