@@ -10,7 +10,7 @@ import pytest
 from sweep_analysis.execution import DeepSpeed
 from sweep_analysis.memory import USABLE, Setting, peak, refusal, setting_of
 from sweep_analysis.recipe import Data, Hyperparameters, Training, resolve, shape_of
-from sweep_analysis.shape import Shape
+from sweep_analysis.shape import Experts, Shape
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,7 @@ def benchmark() -> ModuleType:
         {"precision": "bf16", "micro_batch": 4},
         {"precision": "bf16", "micro_batch": 4, "activation_checkpointing": True},
         {"precision": "fp32"},  # gradients by hand, which keep other things
+        {"precision": "fp32", "micro_batch": 4, "experts": Experts(count=8, top_k=2)},
     ],
     ids=str,
 )
@@ -42,6 +43,16 @@ def test_the_predicted_peak_is_within_a_tenth_of_the_measured_one(
 ) -> None:
     row = benchmark.row_of(**case)
     assert row["predicted"] == pytest.approx(row["measured"], rel=0.1)
+
+
+def test_the_table_has_experts_and_an_offloaded_optimizer(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "measured", lambda training, hyper: 1)
+    rows = benchmark.table()
+    assert sum("experts" in row["way"] for row in rows) == 3
+    offloaded = [row for row in rows if row["offloadOptimizer"]]
+    assert [row["way"] for row in offloaded] == 2 * [f"ZeRO {stage}, offload" for stage in (1, 2, 3)]
 
 
 def recipe(**fields: object) -> tuple[Training, Hyperparameters]:
