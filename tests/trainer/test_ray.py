@@ -6,6 +6,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ ENVIRONMENT = {
     "RAY_worker_niceness": "0",
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),  # by which who joins a cluster shows that it may
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",  # after which it looks anew for nodes with room
     "OMP_NUM_THREADS": "1",
 }
 
@@ -59,12 +61,12 @@ def command(process: psutil.Process) -> str:
 
 
 @contextlib.contextmanager
-def started() -> Iterator[Head]:
+def started(cpus: int = 5) -> Iterator[Head]:
     """A Ray cluster of another process's, which runs join by its address."""
     script = (
         "import ray, sys, time\n"
         "for _ in range(3):\n"
-        "    try:\n        context = ray.init(num_cpus=5, include_dashboard=False)\n        break\n"
+        f"    try:\n        context = ray.init('local', num_cpus={cpus}, include_dashboard=False)\n        break\n"
         "    except Exception:\n        ray.shutdown()\n"
         "print('address', context.address_info['address'], flush=True)\nsys.stdin.read()\n"
     )
@@ -85,15 +87,56 @@ def started() -> Iterator[Head]:
         head.communicate("")
 
 
+@contextlib.contextmanager
+def joined(head: Head) -> Iterator[Callable[[], None]]:
+    """A further node of one CPU; what it yields is the loss of that machine."""
+    ray_command = str(Path(sys.executable).with_name("ray"))
+    folder = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)  # not where Rays of all look
+    node = subprocess.Popen(
+        [ray_command, "start", "--address", head.address, "--num-cpus=1", "--temp-dir", folder.name, "--block"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | ENVIRONMENT,
+    )
+
+    def lose() -> None:
+        if node.poll() is None:
+            process = psutil.Process(node.pid)
+            for each in (process, *process.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
+        node.wait()
+
+    try:
+        assert node.stdout is not None
+        said = []
+        for line in node.stdout:
+            said.append(line)
+            if "Ray runtime started" in line:
+                break
+        else:
+            pytest.fail("".join(said))
+        yield lose
+    finally:
+        lose()
+        folder.cleanup()
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Head]:
     with started() as head:
         yield head
 
 
-def driver(order: RunOrder) -> "subprocess.Popen[bytes]":
+def driver(order: RunOrder, *changes: str) -> "subprocess.Popen[bytes]":
+    """The trainer's process; `changes` are statements that come first."""
+    script = "\n".join(
+        ("import sys", "from sweep_trainer import __main__, ray_driver", *changes, "sys.exit(__main__.main())")
+    )
+    start = ["-c", script] if changes else ["-m", "sweep_trainer"]
     return subprocess.Popen(
-        [sys.executable, "-m", "sweep_trainer", "train", str(written(order))],
+        [sys.executable, *start, "train", str(written(order))],
         env=os.environ | ENVIRONMENT,
         stderr=Path(order.report).with_name("log").open("ab"),
         stdout=subprocess.DEVNULL,
@@ -237,6 +280,51 @@ def test_a_ray_head_that_is_lost_ends_the_attempt_in_one_sentence_and_the_next_g
     assert [point["step"] for point in curve_of(second)] == list(range(1, 3001))
 
 
+def test_a_node_that_is_lost_is_replaced_by_the_next_that_comes_and_both_workers_start_again(
+    order: RunOrder, tmp_path: Path
+) -> None:
+    """The head has room for one of the two workers, so that the other is on the node whose processes are killed."""
+    long = order.run.changed(tokens=whole_batches(order.training, (128 * 400,)))
+    with started(cpus=1) as head:
+        with joined(head) as lose:
+            alone = through_ray(order.changed(run=long), head, 2)
+            assert driver(alone).wait() == ExitStatus.DONE
+            two = through_ray(moved(alone, tmp_path / "ray"), head, 2, checkpoint_seconds=0.5)
+            log = Path(two.report).with_name("log")
+            trying = driver(two)
+            wait_for(lambda: has_checkpoint(two) or trying.poll() is not None, log)
+            assert trying.poll() is None, "the run was over before a node could be lost"
+            lose()
+        with joined(head):
+            assert trying.wait(300) == ExitStatus.DONE, log.read_text()[-3000:]
+    assert "going on from step" in log.read_text()
+    assert losses_of(two) == losses_of(alone)
+    assert curve_of(two) == curve_of(alone)
+
+
+def test_when_no_node_comes_for_one_that_is_lost_the_attempt_ends_in_one_sentence_and_the_next_goes_on(
+    order: RunOrder, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    long = order.run.changed(tokens=whole_batches(order.training, (128 * 400,)))
+    with started(cpus=1) as head:
+        with joined(head) as lose:
+            lost = through_ray(order.changed(run=long), head, 2, checkpoint_seconds=0.5)
+            log = Path(lost.report).with_name("log")
+            trying = driver(lost, "ray_driver._AWAY_SECONDS = 20.0")
+            wait_for(lambda: has_checkpoint(lost) or trying.poll() is not None, log)
+            assert trying.poll() is None, "the run was over before a node could be lost"
+            lose()
+        assert trying.wait(300) == ExitStatus.CRASHED, log.read_text()[-3000:]
+        failure = failure_of(lost)
+        assert failure.reason is FailureReason.CRASHED
+        assert f"Ray at {head.address} lost workers and could not place 2 again in 2" in failure.message
+    second = lost.changed(attempt=2, workers=1, ray=None)
+    run(second, Interruption(), Report(second), begun=time.monotonic())
+    assert "going on from step" in caplog.text
+    assert [point["step"] for point in curve_of(second)] == list(range(1, 401))
+
+
 class Reached:
     """An actor's method as Ray hands it out."""
 
@@ -255,13 +343,13 @@ def test_a_desk_counts_as_lost_once_it_has_spoken_and_is_silent_for_long(
     monkeypatch.setattr(ray_driver.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(ray_driver, "_ASK_SECONDS", 0.0)
 
-    def get(answer: bool, timeout: float) -> bool:
+    def get(answer: bool, timeout: float) -> float:
         if not answer:
             raise ray.exceptions.GetTimeoutError
-        return False
+        return 0.0
 
     class Desk:
-        stopping = Reached(lambda: answers.pop(0))
+        silence = Reached(lambda: answers.pop(0))
 
     monkeypatch.setattr(ray_driver.ray, "get", get)
 
@@ -269,6 +357,6 @@ def test_a_desk_counts_as_lost_once_it_has_spoken_and_is_silent_for_long(
         requested = False  # without a look at the clock
 
     over = threading.Event()
-    ray_driver._pass_on(NotAsked(), Desk(), over, over.set)
+    ray_driver._pass_on(NotAsked(), Desk(), over, lambda away: over.set())
     assert over.is_set()
     assert len(answers) == 4  # of nine silences after its last word the fifth is fifty seconds after it

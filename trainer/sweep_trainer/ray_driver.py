@@ -22,6 +22,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # by default workers are so n
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweep_analysis.record import ExitStatus, FailureReason
 from sweep_analysis.rung import RunOrder
@@ -39,6 +40,8 @@ _ASK_SECONDS = 0.5
 _ANSWER_SECONDS = 5.0
 _LOST_SECONDS = 45.0
 """How long the desk may be silent before the driver takes Ray for lost."""
+_AWAY_SECONDS = 600.0
+"""How long workers that were there may be gone, all of them, before the attempt ends: a node may take that to come."""
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +74,9 @@ def fit(order: RunOrder, interruption: Interruption, report: Report) -> None:
     """
     _connect(order)
     interruption.listen_again()
-    desk: Any = ray.remote(num_cpus=0)(Desk).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # lost with us alone
+    remote: Any = ray.remote(num_cpus=0)(Desk)
+    desk: Any = remote.options(scheduling_strategy=here).remote()
     interruption.nothing_to_save(False)
     over = threading.Event()
     lost = partial(_lost, order, report)
@@ -111,7 +116,7 @@ def _connect(order: RunOrder) -> None:
     if order.ray in (None, LOCAL):
         for last in (False, False, True):
             try:
-                ray.init(num_cpus=order.workers + 1, include_dashboard=False, logging_level=logging.WARNING)
+                ray.init("local", num_cpus=order.workers + 1, include_dashboard=False, logging_level=logging.WARNING)
                 return
             except Exception as error:
                 ray.shutdown()
@@ -145,24 +150,29 @@ def _trainer(order: RunOrder, desk: Any, folder: str) -> TorchTrainer:
     )
 
 
-def _pass_on(interruption: Interruption, desk: Any, over: threading.Event, lost: Callable[[], None]) -> None:
-    """Tell the workers once the driver is asked to stop; and notice when nobody is there to be told any more."""
+def _pass_on(interruption: Interruption, desk: Any, over: threading.Event, lost: Callable[[float], None]) -> None:
+    """Tell the workers once the driver is asked to stop; and notice when nobody is there to be told any more.
+
+    `lost` is called with the seconds that the workers have been gone, zero where the desk is.
+    """
     heard, told = math.inf, False  # before its first word the desk is on its way, which may take minutes
     while not over.wait(_ASK_SECONDS):
         try:
             if interruption.requested and not told:
                 ray.get(desk.stop.remote(), timeout=_ANSWER_SECONDS)
                 told = True
-            ray.get(desk.stopping.remote(), timeout=_ANSWER_SECONDS)
+            silence = ray.get(desk.silence.remote(), timeout=_ANSWER_SECONDS)
             heard = time.monotonic()
+            if silence > _AWAY_SECONDS and not told and not over.is_set():  # Ray Train would wait for ever
+                lost(silence)
         except ray.exceptions.RayError:  # a time-out is one too
             if time.monotonic() - heard > _LOST_SECONDS and not over.is_set():
-                lost()
+                lost(0.0)
 
 
-def _lost(order: RunOrder, report: Report) -> None:
-    """The head, or the node that the desk was on, is gone, and with it all that `fit` waits for: it would wait on."""
-    reason, message = FailureReason.CRASHED, _said_of_lost(order)
+def _lost(order: RunOrder, report: Report, away: float) -> None:
+    """The head or the driver's own node is gone, or all workers are and none came back: `fit` would wait on."""
+    reason, message = FailureReason.CRASHED, _said_of_away(order, away) if away else _said_of_lost(order)
     log.error("%s: %s", reason, message)
     try:
         report.carry_over()
@@ -176,6 +186,13 @@ def _said_of_lost(order: RunOrder) -> str:
     return (
         f"Ray at {order.ray or LOCAL} was lost, its head or a node of it;"
         " the next attempt goes on from the last checkpoint"
+    )
+
+
+def _said_of_away(order: RunOrder, seconds: float) -> str:
+    return (
+        f"Ray at {order.ray or LOCAL} lost workers and could not place {order.workers} again in {seconds:.0f} seconds;"
+        " bring a node with room, and the next attempt goes on from the last checkpoint"
     )
 
 
