@@ -205,7 +205,7 @@ def _running(sweep: ScalingSweep, run: ScalingRun, attempt: Attempt, workload: W
     seconds_step, flops_step = _accounting_steps(sweep, attempt)
     due = seconds - attempt.gpu_seconds >= seconds_step or flops - status.flops >= flops_step
     if status.state is not RunState.RUNNING or due:
-        watched = attempt.changed(gpu_seconds=seconds)
+        watched = attempt.changed(gpu_seconds=seconds, scheduled_at=attempt.scheduled_at or workload.scheduled_at)
         noted = _with_attempts(status, (*status.attempts[:-1], watched))
         return RunDecision(
             status=noted.changed(state=RunState.RUNNING, flops=flops, workload=workload.reference or status.workload)
@@ -244,6 +244,7 @@ def _closed(
     complete = len(status.accepted) == len(run.spec.run.tokens)
     outcome = "Succeeded" if complete else failure.reason if failure else str(workload.ending)
     ended = attempt.changed(
+        scheduled_at=attempt.scheduled_at or workload.scheduled_at,
         ended_at=workload.ended_at or timestamp(now),
         outcome=outcome,
         gpu_seconds=max(workload.gpu_seconds, attempt.gpu_seconds),

@@ -119,6 +119,15 @@ def test_a_running_pod_is_counted_by_its_gpus_from_when_its_trainer_began():
     )
 
 
+def test_a_running_or_ended_attempt_says_when_its_pod_was_scheduled():
+    scheduled = [("PodScheduled", "True", "", "")]
+    assert seen(a_job(active=1), a_pod(conditions=scheduled)).scheduled_at == ENDED  # a condition's own time
+    over = seen(a_job(("Complete", "", "")), a_pod("Succeeded", conditions=scheduled))
+    assert (over.state, over.scheduled_at) == (WorkloadState.ENDED, ENDED)
+    assert seen(a_job(active=1), a_pod()).scheduled_at is None
+    assert seen(a_job(active=1), a_pod(conditions=[("PodScheduled", "False", "", "")])).scheduled_at is None
+
+
 def test_a_pod_that_still_goes_keeps_the_attempt_open_whatever_its_job_says():
     for job in (a_job(suspended=True), failed("exit code 1"), None):
         lingering = seen(job, a_pod(deleted=ENDED))

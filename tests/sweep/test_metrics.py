@@ -2,7 +2,7 @@
 
 import re
 import urllib.request
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from local_ladder import Folder, until
@@ -10,7 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from simulated_cluster import Outcome, SimulatedCluster, World, climb, settle
 
 from sweep_analysis.record import FailureReason
+from sweep_operator.api import Attempt
 from sweep_operator.clusters import Ending
+from sweep_operator.conditions import timestamp
 from sweep_operator.metrics import Known, Observed, PortTakenError, SweepPage, serve
 from sweep_operator.metrics.families import FAMILIES, RUN_FAMILIES
 
@@ -119,6 +121,30 @@ def test_single_runs_have_series_only_when_they_are_asked_for_and_until_they_end
     assert not of_runs & {key[0] for key in series(running)}
     assert "run_state" in {key[0] for key in series(running, of_runs=True)}
     assert not of_runs & {key[0] for key in series(climbed, of_runs=True)}
+
+
+def test_the_queue_wait_is_from_opened_to_scheduled_over_newest_attempts_ended_ones_too(manifest):
+    cluster = SimulatedCluster(manifest())
+    settle(cluster)
+    first, second = list(cluster.children.values())[:2]
+    assert ("queue_wait_seconds",) not in series(cluster)
+
+    def waited(run, *seconds, ended=False):
+        opened = datetime.fromisoformat(run.status.attempts[-1].started_at)
+        attempts = tuple(
+            Attempt(
+                attempt=number,
+                started_at=timestamp(opened),
+                scheduled_at=timestamp(opened + timedelta(seconds=wait)),
+                ended_at=timestamp(opened + timedelta(seconds=900)) if ended else None,
+            )
+            for number, wait in enumerate(seconds, 1)
+        )
+        return run.changed(status=run.status.changed(attempts=attempts))
+
+    cluster.children[first.metadata.name] = waited(first, 500, 10)  # an earlier attempt does not count
+    cluster.children[second.metadata.name] = waited(second, 30, ended=True)
+    assert series(cluster)["queue_wait_seconds",].value == 20
 
 
 def test_a_sweep_that_waits_for_a_person_says_where_and_why(manifest):

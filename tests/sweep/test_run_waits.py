@@ -10,7 +10,7 @@ from sweep_analysis.record import FailureReason, Progress, RecordSet
 from sweep_operator.api import Attempt, RunState, WorkloadReference
 from sweep_operator.clusters import ABSENT, Ending, Workload, WorkloadState
 from sweep_operator.conditions import timestamp
-from sweep_operator.run import Do, decide
+from sweep_operator.run import LAST_WORDS_SECONDS, Do, decide
 
 JOB = WorkloadReference(kind="Job", name="j", uid="j-1")
 
@@ -106,6 +106,28 @@ def test_that_it_runs_is_written_once_with_what_carries_it(opened):
     assert decide(sweep, run.changed(status=status), running(), after(6)).status is None
 
 
+def test_when_it_was_scheduled_is_written_with_that_it_runs_and_stays(opened):
+    sweep, run = opened()
+    scheduled = timestamp(after(3))
+    status = decide(sweep, run, running(scheduled_at=scheduled), after(5)).status
+    assert status.attempts[-1].scheduled_at == scheduled
+    assert decide(sweep, run.changed(status=status), running(), after(6)).status is None
+    over = Workload(WorkloadState.ENDED, Ending.PREEMPTED, ended_at=timestamp(after(60)), reference=JOB)
+    ended = decide(sweep, run.changed(status=status), over, after(61)).status
+    assert ended.attempts[-1].scheduled_at == scheduled  # although its pod is gone
+
+
+def test_when_it_was_scheduled_is_no_write_of_its_own(opened):
+    sweep, run = opened(RunState.RUNNING)
+    assert decide(sweep, run, running(scheduled_at=timestamp(START)), after(5)).status is None
+
+
+def test_an_attempt_that_ended_before_it_was_seen_running_says_when_it_was_scheduled(opened):
+    sweep, run = opened()
+    over = Workload(WorkloadState.ENDED, Ending.PREEMPTED, scheduled_at=timestamp(after(3)), reference=JOB)
+    assert decide(sweep, run, over, after(5)).status.attempts[-1].scheduled_at == timestamp(after(3))
+
+
 def test_what_a_running_attempt_uses_is_written_in_steps_that_grow_with_it(opened):
     sweep, run = opened(RunState.RUNNING)
     for used, written in ((9.0, False), (11.0, True)):
@@ -137,8 +159,9 @@ def test_the_last_record_and_the_end_are_one_write_where_the_end_follows_soon(op
     run = reported(run, after(10))
     soon = decide(sweep, run, running(), after(11))
     assert soon.status is None
-    assert 0 < soon.requeue_seconds <= 5
-    assert len(decide(sweep, run, running(), after(16)).status.accepted) == 2
+    assert 0 < soon.requeue_seconds <= LAST_WORDS_SECONDS
+    late = after(11 + LAST_WORDS_SECONDS)
+    assert len(decide(sweep, run, running(), late).status.accepted) == 2
     ended = decide(sweep, run, Workload(WorkloadState.ENDED, Ending.COMPLETED), after(12)).status
     assert (ended.state, len(ended.accepted)) == (RunState.SUCCEEDED, 2)
     assert conditions(ended)["Succeeded"] == ("True", "RecordsAccepted")

@@ -126,7 +126,7 @@ OVERVIEW = Dashboard(
                 ),
                 lines(
                     "Wait for a place",
-                    "How long from the opening of an attempt until its pods run?",
+                    "How long from the opening of an attempt until it is scheduled?",
                     Query(f"max by ({EACH}) ({of('queue_wait_seconds')})", "{{namespace}}/{{sweep}}"),
                     unit="s",
                 ),

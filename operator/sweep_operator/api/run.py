@@ -52,6 +52,8 @@ class Attempt(Document):
     """1 and upwards; fences what an earlier attempt still reports."""
     started_at: Time
     """When it was opened."""
+    scheduled_at: Time | None = None
+    """When it was given its place: its pod was scheduled, or its process started where there are no pods."""
     ended_at: Time | None = None
     """When it was known to have ended: nothing of it runs any more."""
     outcome: str = Field(default="", max_length=64)

@@ -95,7 +95,7 @@ SWEEP_FAMILIES = (
     _gauge(
         "queue_wait_seconds",
         SWEEP,
-        "Mean time from the opening of an attempt until its pods ran, over the runs that run now.",
+        "Mean time from the opening of an attempt until it was scheduled, over the newest attempts of runs.",
     ),
 )
 RUNG_FAMILIES = (

@@ -213,10 +213,10 @@ def _opened(run: ScalingRun) -> float | None:
 
 
 def _waited(run: ScalingRun) -> float | None:
-    """From the opening of the newest attempt until it was seen running; None while it waits."""
-    running = next((c for c in run.status.conditions if c.type == "Running" and c.status == "True"), None)
-    opened, began = _opened(run), _seconds(running.last_transition_time) if running else None
-    return max(0.0, began - opened) if opened is not None and began is not None else None
+    """From the opening of the newest attempt until it was scheduled; None where that is not known (yet)."""
+    newest = run.status.attempts[-1] if run.status.attempts else None
+    opened, scheduled = _opened(run), _seconds(newest.scheduled_at) if newest else None
+    return max(0.0, scheduled - opened) if opened is not None and scheduled is not None else None
 
 
 def _seconds(time: str | None) -> float | None:

@@ -68,6 +68,7 @@ def workload_of(
     return Workload(
         WorkloadState.RUNNING,
         message=_lingering(living),
+        scheduled_at=_scheduled(pods),
         started_at=started,
         gpu_seconds=_devices(run) * max(0.0, (now - _time(started)).total_seconds()),
         node=node,
@@ -272,6 +273,7 @@ def _ended(run: ScalingRun, job: JobView | None, pods: Sequence[PodView], end: E
         end.ending,
         end.reason,
         end.message,
+        scheduled_at=_scheduled(pods),
         started_at=began or None,
         ended_at=stopped or None,
         gpu_seconds=_devices(run) * seconds,
@@ -292,6 +294,11 @@ def _running_since(run: ScalingRun) -> str:
     """Since when a run whose Job is gone was known to run."""
     running = next((c for c in run.status.conditions if c.type == "Running" and c.status == "True"), None)
     return running.last_transition_time if running else ""
+
+
+def _scheduled(pods: Sequence[PodView]) -> str | None:
+    """When the attempt's pod was given its node, as far as a pod is there to tell."""
+    return min((pod.scheduled_at for pod in pods if pod.scheduled_at), default=None)
 
 
 def _started(pod: PodView) -> str:

@@ -102,6 +102,12 @@ class PodView:
         return next((c for c in self.conditions if c.type == kind), None)
 
     @property
+    def scheduled_at(self) -> str:
+        """When it was given its node; empty before."""
+        scheduled = self.condition("PodScheduled")
+        return scheduled.since if scheduled is not None and scheduled.status == "True" else ""
+
+    @property
     def ended(self) -> bool:
         """Whether none of its containers will run again."""
         return self.phase in ("Succeeded", "Failed")

@@ -51,12 +51,18 @@ class AttemptFile(Document):
         """The port's view of the attempt."""
         if self.ended_at is None:
             elapsed = (now - datetime.fromisoformat(self.started_at)).total_seconds()
-            return Workload(WorkloadState.RUNNING, started_at=self.started_at, gpu_seconds=max(0.0, elapsed))
+            return Workload(
+                WorkloadState.RUNNING,
+                scheduled_at=self.started_at,
+                started_at=self.started_at,
+                gpu_seconds=max(0.0, elapsed),
+            )
         return Workload(
             WorkloadState.ENDED,
             ending=self.ending,
             reason=self.reason,
             message=self.message,
+            scheduled_at=self.started_at,
             started_at=self.started_at,
             ended_at=self.ended_at,
             gpu_seconds=self.gpu_seconds,
