@@ -224,7 +224,9 @@ def throughput(runs: int, run_seconds: int = 3) -> dict[str, Any]:
             )
             for sweep in world.names(runs // per_sweep)
         ]
+        at_first = _api_server_seconds()
         bare = _bare(api, [job for document in documents for job in world.bare_jobs(document)])
+        between = _api_server_seconds()
         known: dict[str, Any] = {}
         reported: set[str] = set()
         succeeded: dict[str, float] = {}
@@ -252,6 +254,7 @@ def throughput(runs: int, run_seconds: int = 3) -> dict[str, Any]:
                 api.create(SWEEPS.path(NAMESPACE), document)
             _until(lambda: len(succeeded) == runs, 300)
             through, cpu = max(succeeded.values()) - began, process.cpu_seconds() - cpu
+            at_last = _api_server_seconds()
             time.sleep(2)
             calls = process.calls() - before
         return {
@@ -262,6 +265,10 @@ def throughput(runs: int, run_seconds: int = 3) -> dict[str, Any]:
             "ratio": round(through / bare, 2),
             "barePerSecond": round(runs / bare, 1),
             "operatorCpuMillisecondsPerRun": round(1000 * cpu / runs, 1),
+            "apiServerCpuMillisecondsPerRun": {
+                "bareAndDeleted": round(1000 * (between - at_first) / runs, 1),
+                "throughSweeps": round(1000 * (at_last - between) / runs, 1),
+            },
             "callsPerRun": _per_run(calls, runs),
         }
 
@@ -297,6 +304,12 @@ def running(folder: Path, workloads: bool = False) -> Iterator[tuple[Any, Api]]:
         yield plane, Api.connect(plane.kubeconfig())
     finally:
         plane.stop()
+
+
+def _api_server_seconds() -> float:
+    """CPU that this benchmark's API server has used."""
+    servers = [child for child in psutil.Process().children(recursive=True) if child.name() == "kube-apiserver"]
+    return float(sum(server.cpu_times().user + server.cpu_times().system for server in servers))
 
 
 def _until(true: Any, seconds: float) -> None:

@@ -32,7 +32,7 @@ ONE_WRITER = {
     (RunStatus.__name__, "accepted"),
 }
 """Lists of which the operator alone writes the entries, each as a whole: the API server then keeps account of entries
-rather than of their fields, by which a write of a five-rung sweep's status costs it a quarter less."""
+rather than of their fields, which makes every write of a status cheaper for it."""
 
 OWN_DEFAULTS = (Placement.__name__, Training.__name__)
 """Whose left-out fields mean something of their own (another placement's, a rule's), so that the API server must not

@@ -79,7 +79,7 @@ def test_a_rank_with_more_predicted_tokens_than_the_others_weighs_more() -> None
 
 @pytest.fixture(scope="module")
 def processes() -> ForkServerContext:
-    pytest.importorskip("deepspeed")
+    pytest.importorskip("deepspeed", reason="the extra `trainer` is not installed")
     return warm("sweep_trainer.engines.choose", "sweep_trainer.engines.zero")
 
 

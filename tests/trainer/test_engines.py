@@ -30,7 +30,7 @@ OFFLOADED = [
 
 @pytest.fixture(scope="module")
 def processes() -> ForkServerContext:
-    pytest.importorskip("deepspeed")
+    pytest.importorskip("deepspeed", reason="the extra `trainer` is not installed")
     return warm("sweep_trainer.engines.choose", "sweep_trainer.engines.zero")
 
 

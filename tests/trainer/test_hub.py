@@ -18,7 +18,7 @@ from sweep_analysis.record import ExitStatus
 from sweep_trainer.corpus import BadDataError
 from sweep_trainer.data.hub import downloaded
 
-pytest.importorskip("huggingface_hub")
+pytest.importorskip("huggingface_hub", reason="the extra `trainer` is not installed")
 TEXTS = [f"document {i} says " + " ".join(f"w{(i * j) % 97}" for j in range(60)) for i in range(400)]
 DATASET = "people/words"
 

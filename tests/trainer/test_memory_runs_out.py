@@ -24,7 +24,7 @@ four pieces, on the way back from the fourth of that step."""
 
 @pytest.fixture(scope="module")
 def processes() -> ForkServerContext:
-    pytest.importorskip("deepspeed")
+    pytest.importorskip("deepspeed", reason="the extra `trainer` is not installed")
     return warm("sweep_trainer.engines.choose", "sweep_trainer.engines.zero")
 
 

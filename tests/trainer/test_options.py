@@ -64,7 +64,7 @@ print(json.dumps(told))
 
 @pytest.fixture(scope="module")
 def processes() -> ForkServerContext:
-    pytest.importorskip("deepspeed")
+    pytest.importorskip("deepspeed", reason="the extra `trainer` is not installed")
     return warm("sweep_trainer.engines.choose", "sweep_trainer.engines.zero")
 
 
@@ -80,7 +80,7 @@ def test_a_compiled_model_takes_the_same_steps_to_five_decimals(processes: ForkS
 @pytest.mark.slow
 def test_fp16_under_deepspeed_scales_the_loss_by_our_rule_and_hands_the_scale_on() -> None:
     """On a CPU that computes fp16 slowly, and of which DeepSpeed is told that it does so fast."""
-    pytest.importorskip("deepspeed")
+    pytest.importorskip("deepspeed", reason="the extra `trainer` is not installed")
     path = os.pathsep.join(str(Path(__file__).parents[1] / part) for part in ("", "../trainer", "../analysis"))
     done = subprocess.run(
         [sys.executable, "-c", HALF_PRECISION],
@@ -112,7 +112,7 @@ def test_fp16_where_deepspeed_has_none_is_refused_before_the_first_step(
 def test_offloading_to_a_disk_without_libaio_or_the_folder_is_refused_before_the_first_step(
     order: RunOrder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    pytest.importorskip("deepspeed")
+    pytest.importorskip("deepspeed", reason="the extra `trainer` is not installed")
     from deepspeed.ops.op_builder import AsyncIOBuilder
 
     gone = DeepSpeed(zero_stage=3, offload_optimizer="Nvme", nvme_path=str(tmp_path / "gone"))

@@ -26,7 +26,7 @@ RECIPES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_each_engine_takes_the_same_steps_with_every_variant_to_four_decimals(name: str, tmp_path: Path) -> None:
-    pytest.importorskip("deepspeed")
+    pytest.importorskip("deepspeed", reason="the extra `trainer` is not installed")
     if name == "Hugging Face":
         pytest.importorskip("transformers")
     processes = warm("sweep_trainer.engines.choose", "sweep_trainer.engines.zero")
