@@ -1,15 +1,59 @@
-"""Reading what a trainer's run left behind, and writing the order that it starts from."""
+"""Carrying out a tiny run, reading what it left behind, and writing the order that it starts from."""
 
 import errno
 import json
 import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sweep_analysis.record import Failure, Record, RecordSet
-from sweep_analysis.rung import RunOrder
+from sweep_analysis.recipe import Training, shape_of, whole_batches
+from sweep_analysis.record import Failure, Progress, Record, RecordSet
+from sweep_analysis.rung import Run, RunOrder
+from sweep_trainer.interruption import Interruption
+from sweep_trainer.report import Report
+
+
+class AfterLooks(Interruption):
+    """Asks the run to stop at the n-th time that it looks."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.left = looks
+
+    @property
+    def requested(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def order_of(training: Training, size: float, steps: Sequence[int], folder: Path) -> RunOrder:
+    """A run of about so many parameters, with a record at each number of steps; all it writes is in the folder."""
+    return RunOrder(
+        uid="run-1",
+        name="tiny",
+        attempt=1,
+        run=Run(
+            parameters=shape_of(training, size).parameters,
+            tokens=whole_batches(training, [training.batch_tokens * count for count in steps]),
+            seed=3,
+        ),
+        training=training,
+        config_digest="sha256:tiny",
+        storage=str(folder / "storage"),
+        report=str(folder / "report"),
+        cache=str(folder / "cache"),
+    )
+
+
+def carried_out(order: RunOrder, interruption: Interruption | None = None) -> None:
+    """In this process, from the first step or a checkpoint to the last record."""
+    from sweep_trainer.train import run  # imports torch
+
+    run(order, interruption or Interruption(), Report(order), begun=time.monotonic())
 
 
 def records_of(order: RunOrder) -> dict[int, Record]:
@@ -28,6 +72,17 @@ def failure_of(order: RunOrder) -> Failure:
 
 def curve_of(order: RunOrder) -> list[dict[str, float]]:
     return [json.loads(line) for line in (Path(order.storage) / "curve.jsonl").read_text().splitlines()]
+
+
+def step_of(order: RunOrder) -> int:
+    """What its progress last told; nought before it told anything."""
+    path = Path(order.report) / "progress.json"
+    return Progress.model_validate_json(path.read_bytes()).step if path.exists() else 0
+
+
+def has_checkpoint(order: RunOrder) -> bool:
+    """Of two ranks."""
+    return bool(list(Path(order.storage).glob("checkpoint-*.2-of-2.safetensors")))
 
 
 def moved(order: RunOrder, to: Path, **changes: object) -> RunOrder:

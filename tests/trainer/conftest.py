@@ -7,10 +7,11 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
-from tiny_run import train_and_exit, written
+import several_ranks
+from tiny_run import order_of, train_and_exit, written
 
-from sweep_analysis.recipe import Data, Training, shape_of, whole_batches
-from sweep_analysis.rung import Run, RunOrder
+from sweep_analysis.recipe import Data, Training
+from sweep_analysis.rung import RunOrder
 
 WORDS = "the lord of a house and his sons went down to the sea in ships that do business in great waters".split()  # noqa: SIM905  # reads better than a list
 
@@ -38,18 +39,7 @@ def training(text: Path) -> Training:
 @pytest.fixture
 def order(tmp_path: Path, training: Training) -> RunOrder:
     """A run of two token counts, 40 and 60 steps; the trunk has 42 steps, the branches 12 and 18."""
-    parameters = shape_of(training, 7_000).parameters
-    return RunOrder(
-        uid="run-1",
-        name="tiny",
-        attempt=1,
-        run=Run(parameters=parameters, tokens=whole_batches(training, (40 * 128, 60 * 128)), seed=3),
-        training=training,
-        config_digest="sha256:tiny",
-        storage=str(tmp_path / "storage"),
-        report=str(tmp_path / "report"),
-        cache=str(tmp_path / "cache"),
-    )
+    return order_of(training, 7_000, (40, 60), tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -70,3 +60,10 @@ def start(warm: ForkServerContext) -> Callable[[RunOrder], multiprocessing.proce
         return process
 
     return starter
+
+
+@pytest.fixture(scope="session")
+def processes() -> ForkServerContext:
+    """The same for ranks of any engine (`several_ranks.together`)."""
+    pytest.importorskip("deepspeed", reason="the extra `trainer` is not installed")
+    return several_ranks.warm("sweep_trainer.engines.choose", "sweep_trainer.engines.zero")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_run import failure_of, losses_of, moved, written
+from tiny_run import AfterLooks, carried_out, failure_of, losses_of, moved, written
 
 from sweep_analysis.execution import Checkpoints as Policy
 from sweep_analysis.record import ExitStatus, FailureReason
@@ -26,9 +26,7 @@ from sweep_trainer.engines.ranks import Ranks
 from sweep_trainer.engines.state import keeper
 from sweep_trainer.failure import RunError
 from sweep_trainer.interruption import Interrupted, Interruption
-from sweep_trainer.report import Report
 from sweep_trainer.storage import Folder, Storage, probe, storage_at
-from sweep_trainer.train import run
 
 IDENTITY = "this run"
 
@@ -228,29 +226,16 @@ def _listens(port: int) -> bool:
         return attempt.connect_ex(("127.0.0.1", port)) == 0
 
 
-class AfterLooks(Interruption):
-    """Asks the run to stop at the n-th time that it looks."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.left = looks
-
-    @property
-    def requested(self) -> bool:
-        self.left -= 1
-        return self.left < 0
-
-
 @pytest.mark.slow
 def test_a_run_on_s3_that_is_stopped_goes_on_there_and_ends_with_the_same_digits(
     order: RunOrder, tmp_path: Path, s3: str
 ) -> None:
-    run(order, Interruption(), Report(order), begun=time.monotonic())
+    carried_out(order)
     remote = moved(order, tmp_path / "remote").changed(storage=f"{s3}/run-1")
     with pytest.raises(Interrupted):
-        run(remote, AfterLooks(50), Report(remote), begun=time.monotonic())
+        carried_out(remote, AfterLooks(50))
     second = remote.changed(attempt=2)
-    run(second, Interruption(), Report(second), begun=time.monotonic())
+    carried_out(second)
     assert losses_of(second) == losses_of(order)
     storage = storage_at(remote.storage)
     assert {"curve.jsonl", *(f"model-{tokens}.safetensors" for tokens in order.run.tokens)} <= set(storage.names())
@@ -289,12 +274,12 @@ class KillsTheServer(Interruption):
 def test_a_run_trains_on_while_its_storage_is_killed_and_checkpoints_once_it_is_back(
     order: RunOrder, tmp_path: Path, server: S3, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run(order, Interruption(), Report(order), begun=time.monotonic())
+    carried_out(order)
     training = order.training.changed(checkpoint_seconds=0.5)
     remote = moved(order, tmp_path / "remote", training=training).changed(storage=f"{server.uri}/run-2")
     storage = storage_at(remote.storage)
     watch = KillsTheServer(server, storage, lambda: caplog.text, steps=10)
-    run(remote, watch, Report(remote), begun=time.monotonic())
+    carried_out(remote, watch)
     assert watch.killed
     assert watch.back
     assert losses_of(remote) == losses_of(order)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from several_ranks import LENGTH, SEQUENCES, Case, asked, batch, together, warm
+from several_ranks import LENGTH, SEQUENCES, Case, asked, batch, together
 
 from sweep_trainer.counted import against_others, count_of, predicted
 from sweep_trainer.engines.micro_batch import MicroBatch
@@ -75,12 +75,6 @@ def test_a_rank_with_more_predicted_tokens_than_the_others_weighs_more() -> None
 
     assert against_others(asked(0), predicted, OneOfTwo(0, 2)) == pytest.approx(2 / 3)
     assert against_others(batch(0), len, OneOfTwo(0, 2)) == 1.0
-
-
-@pytest.fixture(scope="module")
-def processes() -> ForkServerContext:
-    pytest.importorskip("deepspeed", reason="the extra `trainer` is not installed")
-    return warm("sweep_trainer.engines.choose", "sweep_trainer.engines.zero")
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from several_ranks import LENGTH, SEQUENCES, Case, batch, together, warm
+from several_ranks import LENGTH, SEQUENCES, Case, batch, together
 from tiny_run import failure_of, written
 
 from sweep_analysis.execution import DeepSpeed
@@ -26,12 +26,6 @@ OFFLOADED = [
     Case("DeepSpeed", stage, recipe=json.dumps({"deepspeed": {"zeroStage": stage, "offloadOptimizer": "Cpu", **more}}))
     for stage, more in ((1, {}), (3, {"offloadParameters": "Cpu"}))
 ]
-
-
-@pytest.fixture(scope="module")
-def processes() -> ForkServerContext:
-    pytest.importorskip("deepspeed", reason="the extra `trainer` is not installed")
-    return warm("sweep_trainer.engines.choose", "sweep_trainer.engines.zero")
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tiny_run import failure_of, losses_of, moved, written
+from tiny_run import AfterLooks, carried_out, failure_of, losses_of, moved, written
 
 from sweep_analysis.record import ExitStatus, FailureReason
 from sweep_analysis.rung import RunOrder
 from sweep_trainer.__main__ import train
-from sweep_trainer.interruption import Interrupted, Interruption
-from sweep_trainer.report import Report
+from sweep_trainer.interruption import Interrupted
 from sweep_trainer.storage import probe, storage_at
-from sweep_trainer.train import run
 
 pytestmark = pytest.mark.slow
 EMULATOR = "from gcp_storage_emulator.__main__ import main; import sys; main(sys.argv[1:])"
@@ -51,19 +49,6 @@ def gs() -> Iterator[str]:
         server.wait()
 
 
-class AfterLooks(Interruption):
-    """Asks the run to stop at the n-th time that it looks."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.left = looks
-
-    @property
-    def requested(self) -> bool:
-        self.left -= 1
-        return self.left < 0
-
-
 def test_objects_of_some_megabytes_are_put_listed_read_and_removed(gs: str) -> None:
     storage = storage_at(f"{gs}/objects")
     assert storage.names() == []
@@ -83,14 +68,14 @@ def test_objects_of_some_megabytes_are_put_listed_read_and_removed(gs: str) -> N
 def test_a_run_that_is_stopped_goes_on_there_and_ends_with_the_same_digits(
     order: RunOrder, tmp_path: Path, gs: str
 ) -> None:
-    run(order, Interruption(), Report(order), begun=time.monotonic())
+    carried_out(order)
     remote = moved(order, tmp_path / "remote").changed(storage=f"{gs}/run-1")
     with pytest.raises(Interrupted):
-        run(remote, AfterLooks(50), Report(remote), begun=time.monotonic())
+        carried_out(remote, AfterLooks(50))
     storage = storage_at(remote.storage)
     assert [name for name in storage.names() if name.startswith("checkpoint-")]
     second = remote.changed(attempt=2)
-    run(second, Interruption(), Report(second), begun=time.monotonic())
+    carried_out(second)
     assert losses_of(second) == losses_of(order)
     assert {"configuration.json", *(f"model-{tokens}.safetensors" for tokens in order.run.tokens)} <= set(
         storage.names()

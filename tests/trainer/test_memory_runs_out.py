@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from several_ranks import SEQUENCES, Case, together, warm
+from several_ranks import SEQUENCES, Case, together
 
 from sweep_analysis.execution import DeepSpeed
 from sweep_analysis.recipe import Training, resolve, shape_of
@@ -20,12 +20,6 @@ STEPS = 4
 OUT = (4, 8)
 """Of steps in two pieces: in the second piece of the second step, whose first piece has left its gradient; then, in
 four pieces, on the way back from the fourth of that step."""
-
-
-@pytest.fixture(scope="module")
-def processes() -> ForkServerContext:
-    pytest.importorskip("deepspeed", reason="the extra `trainer` is not installed")
-    return warm("sweep_trainer.engines.choose", "sweep_trainer.engines.zero")
 
 
 @pytest.mark.slow

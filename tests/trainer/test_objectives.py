@@ -2,37 +2,21 @@
 
 import json
 import math
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tiny_run import curve_of, failure_of, moved, records_of, written
+from tiny_run import AfterLooks, carried_out, curve_of, failure_of, moved, order_of, records_of, written
 
-from sweep_analysis.recipe import Training, shape_of, whole_batches
+from sweep_analysis.recipe import Training
 from sweep_analysis.record import ExitStatus, FailureReason
-from sweep_analysis.rung import Run, RunOrder
+from sweep_analysis.rung import RunOrder
 from sweep_trainer.__main__ import train
 from sweep_trainer.data import prepare
 from sweep_trainer.data.examples import Layout
 from sweep_trainer.engines.micro_batch import MicroBatch
-from sweep_trainer.interruption import Interrupted, Interruption
-from sweep_trainer.report import Report
-from sweep_trainer.train import run
-
-
-class AfterLooks(Interruption):
-    """Asks the run to stop at the n-th time that it looks."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.left = looks
-
-    @property
-    def requested(self) -> bool:
-        self.left -= 1
-        return self.left < 0
+from sweep_trainer.interruption import Interrupted
 
 
 def rows_to(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -45,22 +29,11 @@ def sources(tmp_path: Path, **files: list[dict[str, Any]]) -> dict[str, Any]:
     return {"sources": listed, "validation_tokens": 1024, "validation_share": 0.3}
 
 
-def order_of(tmp_path: Path, steps: int = 10, **fields: Any) -> RunOrder:
+def asked_for(tmp_path: Path, steps: int = 10, **fields: Any) -> RunOrder:
     training = Training.model_validate(
         {"sequence_length": 32, "batch_tokens": 256, "checkpoint_seconds": 3600, "model": {"layers": 1}} | fields
     )
-    tokens = whole_batches(training, (256 * steps,))
-    return RunOrder(
-        uid="run-1",
-        name="tiny",
-        attempt=1,
-        run=Run(parameters=shape_of(training, 9_000).parameters, tokens=tokens, seed=3),
-        training=training,
-        config_digest="sha256:tiny",
-        storage=str(tmp_path / "storage"),
-        report=str(tmp_path / "report"),
-        cache=str(tmp_path / "cache"),
-    )
+    return order_of(training, 9_000, (steps,), tmp_path)
 
 
 def letters(letter: str, count: int = 300) -> list[dict[str, Any]]:
@@ -83,8 +56,8 @@ def watched(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_a_mixture_is_measured_source_by_source_and_task_by_task_and_resumes_exactly(tmp_path: Path) -> None:
-    order = order_of(tmp_path, steps=24, **watched(tmp_path))
-    run(order, Interruption(), Report(order), begun=time.monotonic())
+    order = asked_for(tmp_path, steps=24, **watched(tmp_path))
+    carried_out(order)
     (record,) = records_of(order).values()
     assert [domain.name for domain in record.domains] == ["a", "b"]
     assert record.loss == pytest.approx(np.mean([domain.loss for domain in record.domains]), rel=0.01)
@@ -101,32 +74,32 @@ def test_a_mixture_is_measured_source_by_source_and_task_by_task_and_resumes_exa
     assert set(points[0]["domains"]) == {"a", "b"}
     other = moved(order, tmp_path / "stopped")
     with pytest.raises(Interrupted):
-        run(other, AfterLooks(13), Report(other), begun=time.monotonic())
+        carried_out(other, AfterLooks(13))
     again = other.changed(attempt=2)
-    run(again, Interruption(), Report(again), begun=time.monotonic())
+    carried_out(again)
     assert curve_of(again) == curve_of(order)
     assert records_of(again)[record.tokens].evaluations == record.evaluations
 
 
 def test_the_configuration_beside_the_checkpoints_repeats_the_run(tmp_path: Path) -> None:
-    order = order_of(tmp_path, data=sources(tmp_path, a=letters("a")))
-    run(order, Interruption(), Report(order), begun=time.monotonic())
+    order = asked_for(tmp_path, data=sources(tmp_path, a=letters("a")))
+    carried_out(order)
     kept = json.loads((tmp_path / "storage" / "configuration.json").read_text())
     assert kept["resolved"]["shape"]["width"] > 0
     assert {"trainer", "torch", "numpy"} <= set(kept["versions"])
     again = moved(RunOrder.model_validate(kept["order"]), tmp_path / "again")
-    run(again, Interruption(), Report(again), begun=time.monotonic())
+    carried_out(again)
     assert [r.loss for r in records_of(again).values()] == [r.loss for r in records_of(order).values()]
 
 
 def test_fine_tuning_starts_from_weights_and_learns_the_completions_alone(tmp_path: Path) -> None:
-    first = order_of(tmp_path / "first", data=sources(tmp_path, a=letters("a")))
-    run(first, Interruption(), Report(first), begun=time.monotonic())
+    first = asked_for(tmp_path / "first", data=sources(tmp_path, a=letters("a")))
+    carried_out(first)
     weights = next((tmp_path / "first" / "storage").glob("model-*.safetensors"))
     data = sources(tmp_path, answers=EXAMPLES)
     fields = {"objective": {"kind": "FineTuning", "start_from": str(weights)}, "document_mask": True}
-    order = order_of(tmp_path / "tuned", steps=30, data=data, **fields)
-    run(order, Interruption(), Report(order), begun=time.monotonic())
+    order = asked_for(tmp_path / "tuned", steps=30, data=data, **fields)
+    carried_out(order)
     (record,) = records_of(order).values()
     assert record.loss < 2.5
     prepared = prepare(order.training, tmp_path, tmp_path / "tuned" / "cache")
@@ -134,7 +107,7 @@ def test_fine_tuning_starts_from_weights_and_learns_the_completions_alone(tmp_pa
     predicted = bytes(rows[rows > 0].astype(np.uint8)).decode()
     assert set(predicted) <= set("yesno")
     assert "say" in bytes(np.where(rows < 0, ~rows, rows).astype(np.uint8).flatten()).decode()
-    exported = order_of(
+    exported = asked_for(
         tmp_path / "third",
         data=data,
         objective={"kind": "FineTuning", "start_from": str(next((tmp_path / "first" / "storage").glob("export-*")))},
@@ -143,12 +116,12 @@ def test_fine_tuning_starts_from_weights_and_learns_the_completions_alone(tmp_pa
 
 
 def test_weights_of_another_shape_are_refused_by_the_tensor_that_differs(tmp_path: Path) -> None:
-    first = order_of(tmp_path / "first", data=sources(tmp_path, a=letters("a")))
-    run(first, Interruption(), Report(first), begun=time.monotonic())
+    first = asked_for(tmp_path / "first", data=sources(tmp_path, a=letters("a")))
+    carried_out(first)
     weights = next((tmp_path / "first" / "storage").glob("model-*.safetensors"))
     fields = {"data": sources(tmp_path, answers=EXAMPLES), "model": {"layers": 2}}
     for start, sentence in ((weights, "is 256×"), (tmp_path / "gone", "cannot be read")):
-        order = order_of(tmp_path / "other", objective={"kind": "FineTuning", "start_from": str(start)}, **fields)
+        order = asked_for(tmp_path / "other", objective={"kind": "FineTuning", "start_from": str(start)}, **fields)
         assert train(str(written(order))) == ExitStatus.BAD_CONFIGURATION
         assert failure_of(order).reason is FailureReason.BAD_CONFIGURATION
         assert sentence in failure_of(order).message
@@ -159,8 +132,8 @@ def test_a_reward_model_computes_whole_pairs_whatever_the_size_of_its_pieces(tmp
     data = sources(tmp_path, answers=PAIRS)
     curves = []
     for pieces in ({}, {"micro_batch": 2}):
-        order = order_of(tmp_path / str(len(pieces)), data=data, objective={"kind": "RewardModel"}, **pieces)
-        run(order, Interruption(), Report(order), begun=time.monotonic())
+        order = asked_for(tmp_path / str(len(pieces)), data=data, objective={"kind": "RewardModel"}, **pieces)
+        carried_out(order)
         curves.append([point["loss"] for point in curve_of(order)])
     assert curves[0][:3] == pytest.approx(curves[1][:3], rel=0.02)  # the first step of Adam magnifies rounding
     micro = MicroBatch(None, 2)
@@ -168,7 +141,7 @@ def test_a_reward_model_computes_whole_pairs_whatever_the_size_of_its_pieces(tmp
 
 
 def test_a_kernel_that_cannot_run_ends_the_run_before_its_first_step(tmp_path: Path) -> None:
-    order = order_of(tmp_path, data=sources(tmp_path, a=letters("a")), attention="Fa2", precision="bf16")
+    order = asked_for(tmp_path, data=sources(tmp_path, a=letters("a")), attention="Fa2", precision="bf16")
     assert train(str(written(order))) == ExitStatus.BAD_CONFIGURATION
     assert failure_of(order).message.startswith("attention Fa2 needs a CUDA device")
     assert not list(Path(order.storage).glob("checkpoint-*"))
@@ -176,8 +149,8 @@ def test_a_kernel_that_cannot_run_ends_the_run_before_its_first_step(tmp_path: P
 
 def test_a_reward_model_learns_which_answer_is_better(tmp_path: Path) -> None:
     data = sources(tmp_path, answers=PAIRS)
-    order = order_of(tmp_path, steps=25, data=data, objective={"kind": "RewardModel"})
-    run(order, Interruption(), Report(order), begun=time.monotonic())
+    order = asked_for(tmp_path, steps=25, data=data, objective={"kind": "RewardModel"})
+    carried_out(order)
     (record,) = records_of(order).values()
     assert record.loss < 0.5 * math.log(2)
     assert curve_of(order)[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
@@ -200,16 +173,16 @@ def test_a_task_that_cannot_be_asked_is_refused_before_the_first_step(
     (tmp_path / "quiz.jsonl").write_text(line + "\n")
     fields["evaluation"]["tasks"][0]["data"] = str(tmp_path / f"{name}.jsonl")
     with pytest.raises(ValueError, match=sentence):
-        prepare(order_of(tmp_path, **fields).training, tmp_path, tmp_path / "cache")
+        prepare(asked_for(tmp_path, **fields).training, tmp_path, tmp_path / "cache")
 
 
 def test_examples_longer_than_a_sequence_are_left_out_and_too_many_of_them_are_refused(tmp_path: Path) -> None:
     long = [{"prompt": "p" * 40, "completion": "c"}]
-    few = order_of(tmp_path, data=sources(tmp_path, few=EXAMPLES + long), objective={"kind": "FineTuning"})
+    few = asked_for(tmp_path, data=sources(tmp_path, few=EXAMPLES + long), objective={"kind": "FineTuning"})
     prepare(few.training, tmp_path, tmp_path / "cache")
     index = json.loads(next((tmp_path / "cache").glob("few-*/index.json")).read_text())
     assert index["leftOut"] == 1
-    many = order_of(tmp_path, data=sources(tmp_path, many=EXAMPLES[:5] + long * 9), objective={"kind": "FineTuning"})
+    many = asked_for(tmp_path, data=sources(tmp_path, many=EXAMPLES[:5] + long * 9), objective={"kind": "FineTuning"})
     with pytest.raises(ValueError, match="9 of 14 examples are longer than a sequence of 32 tokens; raise"):
         prepare(many.training, tmp_path, tmp_path / "cache")
 

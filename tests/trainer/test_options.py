@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from several_ranks import Case, together, warm
+from several_ranks import Case, together
 from tiny_run import failure_of, written
 
 from sweep_analysis.execution import DeepSpeed
@@ -60,12 +60,6 @@ for stage in (1, 2, 3):
     entry["moved"] = max(float(abs(after[n] - overflowing[n]).max()) for n in after if not n.startswith("lossScale"))
 print(json.dumps(told))
 """
-
-
-@pytest.fixture(scope="module")
-def processes() -> ForkServerContext:
-    pytest.importorskip("deepspeed", reason="the extra `trainer` is not installed")
-    return warm("sweep_trainer.engines.choose", "sweep_trainer.engines.zero")
 
 
 @pytest.mark.slow

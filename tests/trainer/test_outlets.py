@@ -10,17 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tiny_run import losses_of, moved
+from tiny_run import carried_out, losses_of, moved
 
 from sweep_analysis.execution import ReportTo
 from sweep_analysis.record import Progress
 from sweep_analysis.rung import RunOrder
 from sweep_trainer import outlets
 from sweep_trainer.failure import RunError
-from sweep_trainer.interruption import Interruption
 from sweep_trainer.outlets import Beside, Outlets, Point
-from sweep_trainer.report import Report
-from sweep_trainer.train import run
 
 
 def wait_for(true: Callable[[], bool]) -> None:
@@ -134,7 +131,7 @@ def test_a_package_that_is_missing_is_named_before_the_first_step(
 def test_an_outlet_that_only_raises_changes_nothing_of_the_run(
     order: RunOrder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(order, Interruption(), Report(order), begun=time.monotonic())
+    carried_out(order)
 
     class Broken:
         def __init__(self, *arguments: object) -> None:
@@ -143,7 +140,7 @@ def test_an_outlet_that_only_raises_changes_nothing_of_the_run(
     monkeypatch.setattr(outlets, "MLflow", Broken)
     training = order.training.changed(report_to=ReportTo(mlflow="http://127.0.0.1:9"))
     told = moved(order, tmp_path / "told", training=training)
-    run(told, Interruption(), Report(told), begun=time.monotonic())
+    carried_out(told)
     assert losses_of(told) == losses_of(order)
 
 

@@ -15,15 +15,13 @@ from typing import NamedTuple
 
 import psutil
 import pytest
-from tiny_run import curve_of, failure_of, losses_of, moved, written
+from tiny_run import carried_out, curve_of, failure_of, has_checkpoint, losses_of, moved, step_of, written
 
 from sweep_analysis.execution import DeepSpeed
 from sweep_analysis.recipe import whole_batches
-from sweep_analysis.record import ExitStatus, FailureReason, Progress
+from sweep_analysis.record import ExitStatus, FailureReason
 from sweep_analysis.rung import RunOrder
 from sweep_trainer.interruption import Interruption
-from sweep_trainer.report import Report
-from sweep_trainer.train import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ray = pytest.importorskip("ray", reason="Ray is not installed")
@@ -150,15 +148,6 @@ def wait_for(true: Callable[[], bool], log: Path) -> None:
         time.sleep(0.1)
 
 
-def step_of(order: RunOrder) -> int:
-    path = Path(order.report) / "progress.json"
-    return Progress.model_validate_json(path.read_bytes()).step if path.exists() else 0
-
-
-def has_checkpoint(order: RunOrder) -> bool:
-    return bool(list(Path(order.storage).glob("checkpoint-*.2-of-2.safetensors")))
-
-
 def through_ray(order: RunOrder, cluster: Head, workers: int, **changes: object) -> RunOrder:
     training = order.training.changed(**changes) if changes else order.training
     return order.changed(ray=cluster.address, workers=workers, training=training)
@@ -167,7 +156,7 @@ def through_ray(order: RunOrder, cluster: Head, workers: int, **changes: object)
 def test_one_worker_gives_the_same_digits_as_a_process_of_its_own(
     order: RunOrder, tmp_path: Path, cluster: Head
 ) -> None:
-    run(order, Interruption(), Report(order), begun=time.monotonic())
+    carried_out(order)
     one = through_ray(moved(order, tmp_path / "ray"), cluster, 1)
     assert driver(one).wait() == ExitStatus.DONE
     assert losses_of(one) == losses_of(order)
@@ -179,7 +168,7 @@ def test_two_workers_of_deepspeed_agree_with_one_process_and_go_on_after_one_is_
     """The killed worker costs the steps since the last checkpoint; Ray starts both again."""
     long = order.run.changed(tokens=whole_batches(order.training, (128 * 300, 128 * 400)), learning_rate_factor=SLOW)
     alone = order.changed(run=long)
-    run(alone, Interruption(), Report(alone), begun=time.monotonic())
+    carried_out(alone)
     two = through_ray(
         moved(alone, tmp_path / "ray"),
         cluster,
@@ -232,7 +221,7 @@ def test_a_driver_told_to_stop_leaves_a_checkpoint_and_status_75_and_another_num
 ) -> None:
     long = order.run.changed(tokens=whole_batches(order.training, (128 * 600,)), learning_rate_factor=SLOW)
     alone = order.changed(run=long)
-    run(alone, Interruption(), Report(alone), begun=time.monotonic())
+    carried_out(alone)
     two = through_ray(moved(alone, tmp_path / "ray"), cluster, 2)
     started = driver(two)
     log = Path(two.report).with_name("log")
@@ -241,7 +230,7 @@ def test_a_driver_told_to_stop_leaves_a_checkpoint_and_status_75_and_another_num
     assert started.wait() == ExitStatus.INTERRUPTED, log.read_text()[-3000:]
     assert list(Path(two.storage).glob("checkpoint-*.2-of-2.safetensors"))
     one = two.changed(workers=1, attempt=2, ray=None)
-    run(one, Interruption(), Report(one), begun=time.monotonic())
+    carried_out(one)
     assert losses_of(one) == pytest.approx(losses_of(alone), abs=ROUNDING)
 
 
@@ -275,7 +264,7 @@ def test_a_ray_head_that_is_lost_ends_the_attempt_in_one_sentence_and_the_next_g
         f"Ray at {head.address} was lost, its head or a node of it; the next attempt goes on from the last checkpoint"
     )
     second = lost.changed(attempt=2, workers=1, ray=None)
-    run(second, Interruption(), Report(second), begun=time.monotonic())
+    carried_out(second)
     assert "going on from step" in caplog.text
     assert [point["step"] for point in curve_of(second)] == list(range(1, 3001))
 
@@ -320,7 +309,7 @@ def test_when_no_node_comes_for_one_that_is_lost_the_attempt_ends_in_one_sentenc
         assert failure.reason is FailureReason.CRASHED
         assert f"Ray at {head.address} lost workers and could not place 2 again in 2" in failure.message
     second = lost.changed(attempt=2, workers=1, ray=None)
-    run(second, Interruption(), Report(second), begun=time.monotonic())
+    carried_out(second)
     assert "going on from step" in caplog.text
     assert [point["step"] for point in curve_of(second)] == list(range(1, 401))
 

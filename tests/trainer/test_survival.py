@@ -3,12 +3,11 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from tiny_run import curve_of, losses_of, moved
+from tiny_run import carried_out, curve_of, losses_of, moved
 
 from sweep_analysis.execution import Spikes
 from sweep_analysis.recipe import shape_of
@@ -18,14 +17,7 @@ from sweep_analysis.shape import Experts
 from sweep_trainer.data.batches import Prepared, Read
 from sweep_trainer.engines.plain import PlainTorch
 from sweep_trainer.failure import RunError
-from sweep_trainer.interruption import Interruption
-from sweep_trainer.report import Report
 from sweep_trainer.spike import SpikeWatch, batch_of
-from sweep_trainer.train import run
-
-
-def carried_out(order: RunOrder) -> None:
-    run(order, Interruption(), Report(order), begun=time.monotonic())
 
 
 def test_a_loss_far_above_the_last_ones_is_a_spike_and_no_number_always_is() -> None:

@@ -16,15 +16,13 @@ from pathlib import Path
 import psutil
 import pytest
 from several_ranks import free_port
-from tiny_run import curve_of, losses_of, moved, written
+from tiny_run import AfterLooks, carried_out, curve_of, has_checkpoint, losses_of, moved, step_of, written
 
 from sweep_analysis.execution import DeepSpeed
 from sweep_analysis.recipe import whole_batches
-from sweep_analysis.record import ExitStatus, Progress
+from sweep_analysis.record import ExitStatus
 from sweep_analysis.rung import RunOrder
-from sweep_trainer.interruption import Interrupted, Interruption
-from sweep_trainer.report import Report
-from sweep_trainer.train import run
+from sweep_trainer.interruption import Interrupted
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -113,15 +111,6 @@ def done(order: RunOrder) -> RunOrder:
     return order
 
 
-def step_of(order: RunOrder) -> int:
-    path = Path(order.report) / "progress.json"
-    return Progress.model_validate_json(path.read_bytes()).step if path.exists() else 0
-
-
-def has_checkpoint(order: RunOrder) -> bool:
-    return bool(list(Path(order.storage).glob("checkpoint-*.2-of-2.safetensors")))
-
-
 def test_ranks_that_are_killed_or_frozen_start_again_and_the_curve_is_the_undisturbed_one(
     two: RunOrder, tmp_path: Path
 ) -> None:
@@ -173,29 +162,16 @@ def test_sigterm_to_torchrun_leaves_a_checkpoint_and_the_order_goes_on_in_one_pr
     assert has_checkpoint(two)
     assert not (Path(two.report) / "failure-1.json").exists()
     one = two.changed(workers=1, attempt=2)
-    run(one, Interruption(), Report(one), begun=time.monotonic())
+    carried_out(one)
     alone = moved(one, tmp_path / "alone")
-    run(alone, Interruption(), Report(alone), begun=time.monotonic())
+    carried_out(alone)
     assert losses_of(one) == pytest.approx(losses_of(alone), abs=0.01)
-
-
-class AfterLooks(Interruption):
-    """Asks the run to stop at the n-th time that it looks."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.left = looks
-
-    @property
-    def requested(self) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 def test_what_one_process_began_two_go_on_with(two: RunOrder, tmp_path: Path) -> None:
     one = two.changed(workers=1)
     with pytest.raises(Interrupted):
-        run(one, AfterLooks(100), Report(one), begun=time.monotonic())
+        carried_out(one, AfterLooks(100))
     second = two.changed(attempt=2)
     with group(second, restarts=0) as gone_on:
         assert gone_on.agent.wait() == 0, gone_on.said[-3000:]

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
-from tiny_run import curve_of, failure_of, forbid, losses_of, moved, records_of, written
+from tiny_run import AfterLooks, carried_out, curve_of, failure_of, forbid, losses_of, moved, records_of, written
 
 from sweep_analysis.recipe import Schedule, resolve, whole_batches
 from sweep_analysis.record import ExitStatus, FailureReason, Progress
@@ -31,23 +31,6 @@ from sweep_trainer.report import Report
 from sweep_trainer.train import run
 
 Start = Callable[[RunOrder], multiprocessing.process.BaseProcess]
-
-
-class AfterLooks(Interruption):
-    """Asks the run to stop at the n-th time that it looks."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.left = looks
-
-    @property
-    def requested(self) -> bool:
-        self.left -= 1
-        return self.left < 0
-
-
-def carried_out(order: RunOrder, interruption: Interruption | None = None) -> None:
-    run(order, interruption or Interruption(), Report(order), begun=time.monotonic())
 
 
 def progress_of(order: RunOrder) -> Progress:
