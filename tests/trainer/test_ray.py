@@ -1,6 +1,8 @@
 """Ray around the trainer: the same losses, whatever is lost. A Ray is started once, and joined by each run."""
 
 import contextlib
+import fcntl
+import math
 import os
 import secrets
 import signal
@@ -11,20 +13,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
 from tiny_run import carried_out, curve_of, failure_of, has_checkpoint, losses_of, moved, step_of, written
 
 from sweep_analysis.execution import DeepSpeed
-from sweep_analysis.recipe import whole_batches
+from sweep_analysis.recipe import Data, whole_batches
 from sweep_analysis.record import ExitStatus, FailureReason
 from sweep_analysis.rung import RunOrder
+from sweep_trainer.data import prepare
 from sweep_trainer.interruption import Interruption
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ray = pytest.importorskip("ray", reason="Ray is not installed")
+ray_driver = pytest.importorskip("sweep_trainer.ray_driver")
 
 
 ENVIRONMENT = {
@@ -141,6 +146,15 @@ def driver(order: RunOrder, *changes: str) -> "subprocess.Popen[bytes]":
     )
 
 
+def its_processes(parent: int, *names: str) -> list[psutil.Process]:
+    """Living descendants whose command holds one of the names."""
+    try:
+        children = psutil.Process(parent).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    return [child for child in children if any(name in command(child) for name in names)]
+
+
 def wait_for(true: Callable[[], bool], log: Path) -> None:
     deadline = time.monotonic() + 600
     while not true():
@@ -234,6 +248,69 @@ def test_a_driver_told_to_stop_leaves_a_checkpoint_and_status_75_and_another_num
     assert losses_of(one) == pytest.approx(losses_of(alone), abs=ROUNDING)
 
 
+def test_a_driver_told_to_stop_while_its_workers_wait_for_room_ends_at_once_with_status_75_and_leaves_nothing(
+    order: RunOrder, cluster: Head
+) -> None:
+    """Of eight workers the cluster has room for five, so that none is placed."""
+    waiting = through_ray(order, cluster, 8)
+    log = Path(waiting.report).with_name("log")
+    trying = driver(waiting)
+    wait_for(lambda: bool(its_processes(cluster.pid, "TrainController")) or trying.poll() is not None, log)
+    time.sleep(3)  # into the wait, past the start of it
+    trying.terminate()
+    assert trying.wait(60) == ExitStatus.INTERRUPTED, log.read_text()[-3000:]
+    assert "asked to stop, and no worker has anything to save" in log.read_text()
+    wait_for(lambda: not its_processes(cluster.pid, "TrainController", "RayTrainWorker", "Desk"), log)
+    assert not list(Path(waiting.storage).glob("checkpoint-*"))
+    assert not (Path(waiting.report) / "failure-1.json").exists()
+    small = through_ray(moved(order, Path(order.report).parent / "small"), cluster, 4)
+    assert driver(small).wait() == ExitStatus.DONE  # no room is kept for those that never came
+
+
+def test_a_driver_told_to_stop_while_its_own_ray_starts_ends_at_once_with_status_75_and_leaves_no_process(
+    order: RunOrder,
+) -> None:
+    starting = order.changed(ray="local", workers=2)
+    log = Path(starting.report).with_name("log")
+    trying = driver(starting)
+    wait_for(lambda: bool(its_processes(trying.pid, "gcs_server")) or trying.poll() is not None, log)
+    trying.terminate()
+    rays = psutil.Process(trying.pid).children(recursive=True)
+    assert trying.wait(60) == ExitStatus.INTERRUPTED, log.read_text()[-3000:]
+    assert rays
+    wait_for(lambda: not any(ray.is_running() and ray.status() != "zombie" for ray in rays), log)
+
+
+def test_a_driver_told_to_stop_between_placement_and_the_first_step_ends_at_once_with_status_75(
+    order: RunOrder, tmp_path: Path, cluster: Head
+) -> None:
+    """Another process prepares the data that the workers wait for, so to speak: it holds the lock."""
+    source = tmp_path / "words.jsonl"
+    source.write_text("".join(f'{{"text": "{"ab" * 40}{i}"}}\n' for i in range(2000)))
+    training = order.training.changed(
+        data=Data.model_validate(
+            {"sources": [{"name": "words", "files": [str(source)]}], "validationTokens": 1024, "validationShare": 0.3}
+        )
+    )
+    placed = through_ray(order.changed(training=training), cluster, 2)
+    prepare(training, tmp_path, tmp_path / "elsewhere")
+    (lock,) = (tmp_path / "elsewhere").rglob("*.lock")
+    held = Path(placed.cache) / lock.relative_to(tmp_path / "elsewhere")
+    held.parent.mkdir(parents=True)
+    log = Path(placed.report).with_name("log")
+    with held.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        trying = driver(placed)
+        wait_for(lambda: (Path(placed.report) / "progress.json").exists() or trying.poll() is not None, log)
+        time.sleep(1)
+        trying.terminate()
+        assert trying.wait(60) == ExitStatus.INTERRUPTED, log.read_text()[-3000:]
+        wait_for(lambda: not its_processes(cluster.pid, "TrainController", "RayTrainWorker", "Desk"), log)
+    assert step_of(placed) == 0
+    second = placed.changed(attempt=2)
+    assert driver(second).wait() == ExitStatus.DONE, log.read_text()[-3000:]
+
+
 def test_what_a_worker_finds_wrong_is_said_by_the_driver_in_one_sentence(order: RunOrder, cluster: Head) -> None:
     three = through_ray(order, cluster, 3)
     assert driver(three).wait() == ExitStatus.BAD_CONFIGURATION
@@ -314,38 +391,73 @@ def test_when_no_node_comes_for_one_that_is_lost_the_attempt_ends_in_one_sentenc
     assert [point["step"] for point in curve_of(second)] == list(range(1, 401))
 
 
-class Reached:
-    """An actor's method as Ray hands it out."""
-
-    def __init__(self, answer: Callable[[], bool]) -> None:
-        self.remote = answer
-
-
-def test_a_desk_counts_as_lost_once_it_has_spoken_and_is_silent_for_long(
-    order: RunOrder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Answers by a list, on a clock that goes ten seconds each time; before its first word nothing is lost."""
-    from sweep_trainer import ray_driver
-
-    answers = [False] * 9 + [True] * 2 + [False] * 9
-    clock = iter(range(0, 10_000, 10))
-    monkeypatch.setattr(ray_driver.time, "monotonic", lambda: next(clock))
+def answering(monkeypatch: pytest.MonkeyPatch, heard: Callable[[], object]) -> Any:
+    """A desk whose actor is here: it answers by the function, and where that gives None in no time."""
     monkeypatch.setattr(ray_driver, "_ASK_SECONDS", 0.0)
 
-    def get(answer: bool, timeout: float) -> float:
-        if not answer:
+    def get(answer: object, timeout: float) -> object:
+        if answer is None:
             raise ray.exceptions.GetTimeoutError
-        return 0.0
-
-    class Desk:
-        silence = Reached(lambda: answers.pop(0))
+        return answer
 
     monkeypatch.setattr(ray_driver.ray, "get", get)
+    return SimpleNamespace(heard=SimpleNamespace(remote=heard), stop=SimpleNamespace(remote=lambda: True))
 
-    class NotAsked(Interruption):
-        requested = False  # without a look at the clock
 
-    over = threading.Event()
-    ray_driver._pass_on(NotAsked(), Desk(), over, lambda away: over.set())
+class Asked(Interruption):
+    """Without a look at the clock."""
+
+    def __init__(self, requested: bool) -> None:
+        super().__init__()
+        self.so = requested
+
+    @property
+    def requested(self) -> bool:
+        return self.so
+
+
+def never(away: float = 0.0) -> None:
+    pytest.fail("the desk does not count as lost, nor as idle")
+
+
+def test_a_desk_counts_as_lost_once_it_has_spoken_and_is_silent_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers by a list, on a clock that goes ten seconds each time; before its first word nothing is lost."""
+    answers = [None] * 9 + [(0.0, 0.0, False)] * 2 + [None] * 9
+    clock = iter(range(0, 10_000, 10))
+    monkeypatch.setattr(ray_driver.time, "monotonic", lambda: next(clock))
+    desk, over = answering(monkeypatch, lambda: answers.pop(0)), threading.Event()
+    ray_driver._pass_on(Asked(False), desk, over, lambda away: over.set(), never)
     assert over.is_set()
     assert len(answers) == 4  # of nine silences after its last word the fifth is fifty seconds after it
+
+
+@pytest.mark.parametrize(
+    ("heard", "leaves"),
+    [
+        ((0.0, math.inf, False), True),  # no worker yet
+        ((0.2, math.inf, False), True),  # workers before their first step
+        (None, True),  # no desk yet
+        ((0.2, 0.2, False), False),  # a worker that checkpoints
+        ((15.0, 15.0, False), False),  # it may put gigabytes together
+        ((30.0, 30.0, False), True),  # workers that were lost
+        ((30.0, 30.0, True), False),  # workers that have said how it ended
+    ],
+)
+def test_a_driver_that_is_asked_to_stop_leaves_where_nobody_has_anything_to_save(
+    heard: tuple[float, float, bool] | None, leaves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over, left = threading.Event(), []
+
+    def looked() -> object:
+        looks.append(1)
+        if len(looks) == 5:
+            over.set()
+        return heard
+
+    def leave() -> None:
+        left.append(True)
+        over.set()
+
+    looks: list[int] = []
+    ray_driver._pass_on(Asked(True), answering(monkeypatch, looked), over, never, leave)
+    assert bool(left) == leaves

@@ -113,7 +113,6 @@ class Loop:
             self._begin = {}
         self._open_curve(at)
         self._saved = self._ticked = time.monotonic()
-        self.interruption.nothing_to_save(False)
         while at.segment < len(self.plan):
             try:
                 self._segment(at.segment, at.step)
@@ -189,6 +188,7 @@ class Loop:
 
     def _between_steps(self, index: int, step: int) -> None:
         """What is due by the clock is due by the first rank's: reading losses and saving take all ranks."""
+        self.interruption.nothing_to_save(False)  # not before the first step, which may wait minutes for a compiler
         now_, first = time.monotonic(), self.ranks.first
         asked, tick, due, busy = self.ranks.any(
             self.interruption.requested,
@@ -213,6 +213,7 @@ class Loop:
 
     def _measure(self, index: int) -> None:
         """Evaluate at a branch's end and report the record."""
+        self.interruption.nothing_to_save(False)
         segment = self.plan[index]
         tokens = self._tokens_of(segment)
         self._show("Evaluating", index, segment.stop)

@@ -4,6 +4,7 @@ Owns what they tell each other. A module of its own, without torch and without R
 else and is there at once.
 """
 
+import math
 import time
 
 
@@ -14,19 +15,27 @@ class Desk:
         self._stop = False
         self._end: tuple[str, str] | None = None
         self._asked: float | None = None
+        self._unsaved = -math.inf
 
     def stop(self) -> None:
         """The driver: checkpoint and leave."""
         self._stop = True
 
-    def stopping(self) -> bool:
+    def stopping(self, something_to_save: bool) -> bool:
         """A worker, twice a second while it is there."""
         self._asked = time.monotonic()
+        if something_to_save:
+            self._unsaved = self._asked
         return self._stop
 
-    def silence(self) -> float:
-        """The driver: for how many seconds no worker has asked; zero before the first did, who may be in a queue."""
-        return 0.0 if self._asked is None else time.monotonic() - self._asked
+    def heard(self) -> tuple[float, float, bool]:
+        """The driver: for how many seconds no worker has asked, for how many none that had something to save, and
+        whether the run has ended.
+
+        Before the first has asked, zero, for it may be in a queue; and infinity.
+        """
+        now = time.monotonic()
+        return 0.0 if self._asked is None else now - self._asked, now - self._unsaved, self._end is not None
 
     def ended(self, reason: str, message: str) -> None:
         """A worker: the run has ended for good, well (no reason) or not; starting again would end the same way."""

@@ -37,11 +37,16 @@ LOCAL = "local"
 RESTARTS = 5
 """How often workers are started again within one attempt; after that the attempt has failed."""
 _ASK_SECONDS = 0.5
+_START_SECONDS = 0.02
+"""How often the signals are taken back while Ray starts: for so long its core may hold SIGTERM, and abort at one."""
 _ANSWER_SECONDS = 5.0
 _LOST_SECONDS = 45.0
 """How long the desk may be silent before the driver takes Ray for lost."""
 _AWAY_SECONDS = 600.0
 """How long workers that were there may be gone, all of them, before the attempt ends: a node may take that to come."""
+_UNSAVED_SECONDS = 20.0
+"""How long workers that had something to save may be silent, before a driver that was asked to stop leaves without
+them: they may be lost, or hold Python up for seconds while they put gigabytes together."""
 
 log = logging.getLogger(__name__)
 
@@ -52,15 +57,19 @@ class AskedByDriver(Interruption):
     def __init__(self, desk: Any) -> None:
         super().__init__()
         self._asked_to_stop = threading.Event()
+        self.nothing_to_save(True)
         threading.Thread(target=self._listen, args=(desk,), daemon=True).start()
 
     def _listen(self, desk: Any) -> None:
-        while not self._asked_to_stop.wait(_ASK_SECONDS):
+        """To the end of the process: a driver that was asked to stop waits as long as this is heard."""
+        while True:
+            time.sleep(_ASK_SECONDS)
             try:
-                if ray.get(desk.stopping.remote()):
+                if ray.get(desk.stopping.remote(not self._nothing_to_save)):
                     self._asked_to_stop.set()
             except ray.exceptions.RayError:
                 self._asked_to_stop.set()
+                return
 
     @property
     def requested(self) -> bool:
@@ -70,41 +79,77 @@ class AskedByDriver(Interruption):
 def fit(order: RunOrder, interruption: Interruption, report: Report) -> None:
     """Carry out an order with Ray's workers, here or on the cluster that `order.ray` names.
 
-    Raises as `train.run` does.
+    Raises as `train.run` does. Asked to stop while no worker has anything to save, it ends the process at once.
     """
-    _connect(order)
+    side = _RaySide(order)
+    side.start()
+    while side.desk is None and not side.over.wait(_START_SECONDS):
+        interruption.listen_again()
+        if interruption.requested:
+            _leave()
     interruption.listen_again()
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # lost with us alone
-    remote: Any = ray.remote(num_cpus=0)(Desk)
-    desk: Any = remote.options(scheduling_strategy=here).remote()
     interruption.nothing_to_save(False)
-    over = threading.Event()
-    lost = partial(_lost, order, report)
-    listener = threading.Thread(target=_pass_on, args=(interruption, desk, over, lost), daemon=True)
-    listener.start()
-    trouble: Exception | None = None
-    try:
-        with tempfile.TemporaryDirectory(prefix="scalingsweep-ray-") as folder:
-            _trainer(order, desk, folder).fit()
-    except Exception as error:  # noqa: BLE001  # Ray wraps what a worker raised; the desk knows better how it ended
-        trouble = error
-    finally:
-        over.set()
-        listener.join()
-    try:
-        end = ray.get(desk.end.remote(), timeout=_LOST_SECONDS)
-    except ray.exceptions.RayError:
-        log.error("Ray's workers ended with: %s", trouble)
-        raise RunError(FailureReason.CRASHED, _said_of_lost(order)) from None
-    ray.shutdown()
+    if side.desk is not None:
+        _pass_on(interruption, side.desk, side.over, partial(_lost, order, report), _leave)
+    side.unheeded.set()
+    side.join()
+    if isinstance(side.trouble, RunError) and side.end is None:
+        raise side.trouble
     report.carry_over()  # the first worker reported the records; what follows must not drop them
-    if end is None:
-        raise trouble or RuntimeError("Ray's workers ended without a word")
-    reason, message = end
+    if side.end is None:
+        raise side.trouble or RuntimeError("Ray's workers ended without a word")
+    reason, message = side.end
     if reason == _INTERRUPTED:
         raise Interrupted
     if reason:
         raise RunError(FailureReason(reason), message)
+
+
+class _RaySide(threading.Thread):
+    """All that is asked of Ray, in one thread from its start to its end.
+
+    Called from the main thread, Ray's Python takes SIGTERM over from its start on, and SIGINT for as long as it trains;
+    its core takes SIGTERM at some moment of the start, wherever it is called from, which the main thread undoes. A Ray
+    of our own lives no longer than the thread that started it.
+    """
+
+    def __init__(self, order: RunOrder) -> None:
+        super().__init__(name="ray", daemon=True)
+        self._order = order
+        self.desk: Any = None
+        self.over = threading.Event()
+        """The run has ended: `end` and `trouble` say how."""
+        self.unheeded = threading.Event()
+        """Nobody asks the desk any more: Ray may be shut down."""
+        self.end: tuple[str, str] | None = None
+        self.trouble: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self._fit()
+        except Exception as error:  # noqa: BLE001  # raised again by the thread that waits for this one
+            self.trouble = error
+        finally:
+            self.over.set()
+        self.unheeded.wait()
+        if self.desk is not None and not isinstance(self.trouble, RunError):
+            ray.shutdown()
+
+    def _fit(self) -> None:
+        _connect(self._order)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # lost with us alone
+        remote: Any = ray.remote(num_cpus=0)(Desk)
+        self.desk = remote.options(scheduling_strategy=here).remote()
+        try:
+            with tempfile.TemporaryDirectory(prefix="scalingsweep-ray-") as folder:
+                _trainer(self._order, self.desk, folder).fit()
+        except Exception as error:  # noqa: BLE001  # Ray wraps what a worker raised; the desk knows better how it ended
+            self.trouble = error
+        try:
+            self.end = ray.get(self.desk.end.remote(), timeout=_LOST_SECONDS)
+        except ray.exceptions.RayError:
+            log.error("Ray's workers ended with: %s", self.trouble)
+            raise RunError(FailureReason.CRASHED, _said_of_lost(self._order)) from None
 
 
 _INTERRUPTED = "Interrupted"
@@ -150,24 +195,42 @@ def _trainer(order: RunOrder, desk: Any, folder: str) -> TorchTrainer:
     )
 
 
-def _pass_on(interruption: Interruption, desk: Any, over: threading.Event, lost: Callable[[float], None]) -> None:
+def _pass_on(
+    interruption: Interruption,
+    desk: Any,
+    over: threading.Event,
+    lost: Callable[[float], None],
+    leave: Callable[[], None],
+) -> None:
     """Tell the workers once the driver is asked to stop; and notice when nobody is there to be told any more.
 
-    `lost` is called with the seconds that the workers have been gone, zero where the desk is.
+    `lost` is called with the seconds that the workers have been gone, zero where the desk is; `leave` when the driver
+    was asked to stop and nobody has anything to save: no worker was placed yet, or none has done a step.
     """
     heard, told = math.inf, False  # before its first word the desk is on its way, which may take minutes
     while not over.wait(_ASK_SECONDS):
+        asked = interruption.requested
         try:
-            if interruption.requested and not told:
+            if asked and not told:
                 ray.get(desk.stop.remote(), timeout=_ANSWER_SECONDS)
                 told = True
-            silence = ray.get(desk.silence.remote(), timeout=_ANSWER_SECONDS)
+            silence, unsaved, ended = ray.get(desk.heard.remote(), timeout=_ANSWER_SECONDS)
             heard = time.monotonic()
+            if asked and not ended and unsaved > _UNSAVED_SECONDS and not over.is_set():
+                leave()
             if silence > _AWAY_SECONDS and not told and not over.is_set():  # Ray Train would wait for ever
                 lost(silence)
         except ray.exceptions.RayError:  # a time-out is one too
+            if asked and heard == math.inf and not over.is_set():
+                leave()
             if time.monotonic() - heard > _LOST_SECONDS and not over.is_set():
                 lost(0.0)
+
+
+def _leave() -> None:
+    """Ray's threads are in the middle of something that nobody waits for: what they started ends with this process."""
+    log.info("asked to stop, and no worker has anything to save")
+    os._exit(ExitStatus.INTERRUPTED)
 
 
 def _lost(order: RunOrder, report: Report, away: float) -> None:
