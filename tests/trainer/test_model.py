@@ -106,3 +106,31 @@ def test_an_engine_that_takes_up_a_state_goes_on_bit_for_bit(precision: str) -> 
         two.step(batch, 1e-2)
     assert one.measured() == two.measured()
     assert one.evaluate(batches[0]) == two.evaluate(batches[0])
+
+
+@pytest.mark.parametrize("document_end", [None, 7])
+def test_a_compiler_is_given_the_same_model_without_complex_numbers(document_end: int | None) -> None:
+    model = Decoder(Shape(layers=2, width=32, heads=2, hidden=88, vocabulary=64), 16, 0, document_end=document_end)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    given: list[torch.dtype] = []
+
+    def looking(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        values = [node.meta.get("example_value") for node in graph.graph.nodes]
+        given.extend(value.dtype for value in (*values, *inputs) if isinstance(value, torch.Tensor))
+        return graph.forward
+
+    tokens = torch.randint(0, 64, (3, 17), generator=torch.Generator().manual_seed(0))
+    compiled = torch.compile(model.loss, backend=looking)(tokens)
+    assert given
+    assert not any(dtype.is_complex for dtype in given)
+    torch.testing.assert_close(compiled, model.loss(tokens), atol=1e-6, rtol=0)
+
+
+def test_positions_keep_their_precision_when_an_engine_takes_the_weights_down() -> None:
+    shape = Shape(layers=1, width=32, heads=1, hidden=88, vocabulary=64)
+    low, whole = Decoder(shape, 512, 0).bfloat16(), Decoder(shape, 512, 0)
+    assert low.embedding.dtype == torch.bfloat16
+    torch.testing.assert_close(low._rotation_in_parts, whole._rotation_in_parts, atol=0, rtol=0)
+    torch.testing.assert_close(torch.view_as_complex(low._rotation_in_parts), whole.rotation, atol=0, rtol=0)

@@ -8,6 +8,8 @@ A token id t that is not to be predicted stands as ~t in a batch (`targets` read
 """
 
 import math
+from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +57,13 @@ class Decoder(nn.Module):
         self.logit_factor = base_width / shape.width if base_width else 1.0
         self.register_buffer("rotation", rotation(shape.head_size, sequence_length), persistent=False)
         self.rotation: Tensor
+        self._rotation_in_parts = torch.view_as_real(self.rotation).clone()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Parts follow the device and not the precision, which an engine may take down for the weights."""
+        super()._apply(fn, recurse)
+        self._rotation_in_parts = torch.view_as_real(self.rotation).clone()
+        return self
 
     @property
     def head(self) -> Tensor:
@@ -64,10 +73,11 @@ class Decoder(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits (B, T, V) of the next token after each of `tokens` (B, T); (B, T, 1) of a reward model."""
         documents = None
-        turn = self.rotation[: tokens.shape[1], None]  # (T, 1, d/2)
+        turns = self._rotation_in_parts if torch.compiler.is_compiling() else self.rotation
+        turn = turns[: tokens.shape[1], None]  # (T, 1, d/2); in parts (T, 1, d/2, 2)
         if self.document_end is not None:
             documents = Documents(tokens == self.document_end)
-            turn = self.rotation[documents.positions, None]  # (B, T, 1, d/2)
+            turn = turns[documents.positions, None]  # (B, T, 1, d/2), or (B, T, 1, d/2, 2)
         x = functional.embedding(tokens, self.embedding)  # (B, T, w)
         for block in self.blocks:
             x = block(x, turn, documents)  # (B, T, w)
@@ -187,7 +197,14 @@ def rotation(head_size: int, positions: int) -> Tensor:
 
 
 def _rotate(x: Tensor, turn: Tensor) -> Tensor:
-    """(B, T, h, d): each neighbouring pair of channels is turned by its position's angle."""
+    """(B, T, h, d): each neighbouring pair of channels is turned by its position's angle.
+
+    One complex product, which is the fastest where nothing is compiled; compilers make no code of complex numbers, so
+    for them the angle stands as its cosine and sine, (…, d/2, 2).
+    """
+    if not turn.is_complex():
+        (a, b), (cos, sin) = x.float().unflatten(-1, (-1, 2)).unbind(-1), turn.unbind(-1)
+        return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2).to(x.dtype)
     pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))  # (B, T, h, d/2)
     return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
 
