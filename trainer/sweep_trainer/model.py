@@ -61,7 +61,7 @@ class Decoder(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Parts follow the device and not the precision, which an engine may take down for the weights."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self._rotation_in_parts = torch.view_as_real(self.rotation).clone()
         return self
 
@@ -203,7 +203,7 @@ def _rotate(x: Tensor, turn: Tensor) -> Tensor:
     for them the angle stands as its cosine and sine, (…, d/2, 2).
     """
     if not turn.is_complex():
-        (a, b), (cos, sin) = x.float().unflatten(-1, (-1, 2)).unbind(-1), turn.unbind(-1)
+        (a, b), (cos, sin) = x.float().reshape(*x.shape[:-1], -1, 2).unbind(-1), turn.unbind(-1)
         return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2).to(x.dtype)
     pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))  # (B, T, h, d/2)
     return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
