@@ -2,10 +2,8 @@
 
 import http.server
 import json
-import sys
 import threading
 import time
-import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -91,33 +89,6 @@ def test_points_wait_while_the_other_side_is_away(
     handler.away.clear()
     wait_for(lambda: len({m["step"] for _, b in handler.received for m in b.get("metrics", ())}) == 50)  # type: ignore[attr-defined]
     told.close()
-
-
-def test_tensorboard_gets_event_files(order: RunOrder, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboardX")
-    told = Outlets(ReportTo(tensorboard=str(tmp_path / "events")), order)
-    told.progress(progress(1))
-    told.close(30)
-    (file,) = (tmp_path / "events" / order.name).iterdir()
-    assert b"loss" in file.read_bytes()
-
-
-def test_weights_and_biases_is_called_as_its_package_wants(order: RunOrder, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[object] = []
-    session = types.SimpleNamespace(
-        log=lambda values, step: calls.append((step, values)), finish=lambda: calls.append("finished")
-    )
-    package = types.ModuleType("wandb")
-    package.init = lambda **settings: calls.append(settings) or session  # type: ignore[attr-defined]
-    package.__spec__ = types.SimpleNamespace()  # type: ignore[assignment]
-    monkeypatch.setitem(sys.modules, "wandb", package)
-    told = Outlets(ReportTo(wandb="sweeps"), order)
-    told.progress(progress(2))
-    told.close(30)
-    assert calls[0]["project"] == "sweeps"  # type: ignore[index]
-    assert calls[0]["id"] == order.uid  # type: ignore[index]
-    assert (2, {"loss": 3.0, "tokensPerSecond": 0.0, "tokens": 2.0}) in calls
-    assert calls[-1] == "finished"
 
 
 def test_a_package_that_is_missing_is_named_before_the_first_step(

@@ -108,7 +108,10 @@ class WandB:
         import wandb
 
         config = {"parameters": order.run.parameters, "tokens": list(order.run.tokens), "seed": order.run.seed}
-        self._run: Any = wandb.init(project=project, id=order.uid, name=order.name, resume="allow", config=config)
+        settings = wandb.Settings(console="off", disable_git=True, disable_code=True)  # numbers alone leave the run
+        self._run: Any = wandb.init(
+            project=project, id=order.uid, name=order.name, resume="allow", config=config, settings=settings
+        )
 
     def write(self, points: list[Point]) -> None:
         for step, values in points:
