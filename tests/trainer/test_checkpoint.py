@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_run import AfterLooks, carried_out, failure_of, losses_of, moved, written
+from tiny_run import AfterLooks, carried_out, curve_of, failure_of, losses_of, moved, order_of, written
 
 from sweep_analysis.execution import Checkpoints as Policy
+from sweep_analysis.recipe import Training
 from sweep_analysis.record import ExitStatus, FailureReason
 from sweep_analysis.rung import RunOrder
 from sweep_trainer import storage as storages
@@ -245,48 +247,88 @@ def test_a_run_on_s3_that_is_stopped_goes_on_there_and_ends_with_the_same_digits
 
 class KillsTheServer(Interruption):
     """Never asks to stop. Looked at once a step, it kills a run's storage once a checkpoint is there, and starts it
-    again when so many more steps were taken and a checkpoint has failed."""
+    again when so many more steps were taken, so many seconds have passed, and a checkpoint has failed."""
 
-    def __init__(self, server: S3, storage: Storage, said: Callable[[], str], steps: int) -> None:
+    def __init__(self, server: S3, storage: Storage, said: Callable[[], str], steps: int, seconds: float) -> None:
         super().__init__()
         self._server, self._storage, self._said = server, storage, said
-        self.left = steps
-        self.killed = self.back = False
+        self._steps, self._seconds = steps, seconds
+        self._since = 0.0
+        self.taken = 0
+        self.away: float | None = None
+        """For how many seconds the server was."""
 
     @property
     def requested(self) -> bool:
-        if not self.killed:
+        if not self._since:
             _REAL_SLEEP(0.1)  # the run would end before its first checkpoint is there
             if any(name.startswith("checkpoint-") for name in self._storage.names()):
                 self._server.kill()
-                self.killed = True
-        elif not self.back:
-            _REAL_SLEEP(0.1)
-            self.left -= 1
-            if self.left == 0:
+                self._since = time.monotonic()
+        elif self.away is None:
+            _REAL_SLEEP(max(0.1, self._seconds / self._steps))
+            self.taken += 1
+            if self.taken >= self._steps and time.monotonic() - self._since >= self._seconds:
                 _wait_for(lambda: "the storage fails" in self._said())
                 self._server.start()
-                self.back = True
+                self.away = time.monotonic() - self._since
         return False
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("steps", "seconds"), [(10, 0.0), (200, 120.0)], ids=["ten steps", "two minutes"])
 def test_a_run_trains_on_while_its_storage_is_killed_and_checkpoints_once_it_is_back(
-    order: RunOrder, tmp_path: Path, server: S3, caplog: pytest.LogCaptureFixture
+    steps: int, seconds: float, order: RunOrder, tmp_path: Path, server: S3, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Two minutes by the clock: the process sleeps through most of them, so that other tests have the processor."""
+    order = order_of(order.training, 7_000, (2 * steps,), tmp_path)
     carried_out(order)
     training = order.training.changed(checkpoint_seconds=0.5)
-    remote = moved(order, tmp_path / "remote", training=training).changed(storage=f"{server.uri}/run-2")
+    remote = moved(order, tmp_path / "remote", training=training).changed(storage=f"{server.uri}/away-{steps}")
     storage = storage_at(remote.storage)
-    watch = KillsTheServer(server, storage, lambda: caplog.text, steps=10)
+    watch = KillsTheServer(server, storage, lambda: caplog.text, steps, seconds)
     carried_out(remote, watch)
-    assert watch.killed
-    assert watch.back
+    assert watch.away is not None
+    assert watch.away >= seconds
+    assert watch.taken >= steps
     assert losses_of(remote) == losses_of(order)
     names = storage.names()  # of the server that was started again, with nothing in it
     assert any(name.startswith("checkpoint-") for name in names)
     curve = [json.loads(line) for line in storage.get("curve.jsonl").splitlines()]
-    assert [point["step"] for point in curve] == list(range(1, 73))
+    assert curve == curve_of(order)
+
+
+@pytest.mark.slow
+def test_a_run_on_s3_that_is_stopped_and_killed_again_and_again_has_the_undisturbed_runs_digits(
+    tmp_path: Path, training: Training, server: S3
+) -> None:
+    """A checkpoint every half second, beside training: the kills come at three places between one and the next."""
+    order = order_of(training.changed(checkpoint_seconds=0.5), 7_000, (3000, 4000), tmp_path)
+    carried_out(order)
+    attempt = moved(order, tmp_path / "remote").changed(storage=f"{server.uri}/again")
+    storage = storage_at(attempt.storage)
+    for number in range(3):
+        with pytest.raises(Interrupted):
+            carried_out(attempt, AfterLooks(60 + number))
+        attempt = attempt.changed(attempt=attempt.attempt + 1)
+        before = steps_saved(storage)
+        process = subprocess.Popen([sys.executable, "-m", "sweep_trainer", "train", str(written(attempt))])
+        try:
+            _wait_for(lambda before=before: steps_saved(storage) > before)
+            _REAL_SLEEP(0.2 * number)
+        finally:
+            process.kill()
+        assert process.wait() == -signal.SIGKILL, "the attempt was over before it could be killed"
+        attempt = attempt.changed(attempt=attempt.attempt + 1)
+    carried_out(attempt)
+    assert losses_of(attempt) == losses_of(order)
+    assert [json.loads(line) for line in storage.get("curve.jsonl").splitlines()] == curve_of(order)
+
+
+def steps_saved(storage: Storage) -> int:
+    """At the newest checkpoint."""
+    return max(int(name.split("-")[1].split(".")[0]) for name in storage.names() if name.startswith("checkpoint-"))
 
 
 @pytest.mark.slow

@@ -232,7 +232,8 @@ class Loop:
             {"shape": self.hyper.shape.model_dump_json(by_alias=True), "configDigest": self.order.config_digest},
         )
         patiently(lambda: self.storage.put(f"model-{tokens}.safetensors", file), self.storage)
-        self._put_curve()
+        self.checkpoints.settle()  # or one that is on its way might put the curve that it read before over this one
+        patiently(self._put_curve, self.storage)
         curve = Curve(uri=self._curve_uri, digest=self.curve.digest)
         seconds = time.monotonic() - self.begun
         record = record_of(
