@@ -3,7 +3,8 @@
     python benchmarks/calibration.py [--data FOLDER] [--write]
 
 Leaves each origin out in turn: the scale's constants are tuned on the other three, the fourth is scored; and again with
-the constants of fit and kernel chosen there too, by each rule of `choosing`. Then S1 and the classic intervals on the
+the constants of fit and kernel chosen there too, by each rule of `choosing`, or by nobody: mixed, ladder by ladder, as
+`mixing` says. Then S1 and the classic intervals on the
 same rungs, and the constants that ship (tuned on all four origins). Prints the tables; --write puts them into
 docs/forecasts.md and benchmarks/results/calibration.json.
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import choosing
 import classics
+import mixing
 import numpy as np
 import tuning
 
@@ -55,6 +57,8 @@ def main() -> int:
         name: tuning.tune(t, choosing.VARIANTS[name], t.origins, evaluations=300)[1] for name, t in tables.items()
     }
     mean = choosing.averaged(everywhere, len(whole))
+    mixtures = _mixtures(ladders)
+    strict = [x for o, (s, _) in mixtures[MIXED][1].items() for x in tuning.scores(mixtures[MIXED][0][o], s, o)]
 
     sections = {
         "Leave one origin out: scale constants tuned on the other three": _report_table(left_out),
@@ -62,6 +66,10 @@ def main() -> int:
             "averaged", averaged
         ),
         "Other rules for the same choice": _variants_table(rules),
+        "Nothing of the fit chosen: 128 settings from a box, mixed by each ladder's own past": _without(
+            "mean of rung", _origins_table("mixed", strict)
+        ),
+        "Other ways to mix": _variants_table(mixtures),
         "One thing changed at a time: scale constants tuned on the other three": _variants_table(
             {name: (dict.fromkeys(t.origins, t), found[name]) for name, t in tables.items()}
         ),
@@ -77,12 +85,15 @@ def main() -> int:
     print("averaged on all four:", asdict(mean))
     if options.write:
         summary, other = report(left_out, declined), report(averaged, declined_averaged)
+        strictly = report(strict, 0)
         assert summary is not None
         assert other is not None
+        assert strictly is not None
         RESULTS.parent.mkdir(exist_ok=True)
         document = {
             "leaveOneOriginOut": summary.to_json(),
             "constantsAveraged": other.to_json(),
+            "mixedByOwnPast": _less("meanCoverage", strictly.to_json()),
             "likeliest": likeliest,
             "tuned": asdict(tuned),
             "averaged": asdict(mean),
@@ -149,6 +160,53 @@ def _by_rules(
     return given
 
 
+MIXED = "as above"
+
+
+def _mixtures(ladders: list[Ladder]) -> dict[str, tuple[Tables, Tuned]]:
+    """What each way to mix gives the origins, its scale tuned on the other three."""
+    drawn = [tuning.table(ladders, settings) for settings in mixing.drawn()]
+    half = len(drawn) // 2
+    usual = mixing.Weighing()
+    ways = {
+        MIXED: (drawn, usual),
+        "the first half of the draws": (drawn[:half], usual),
+        "the other half": (drawn[half:], usual),
+        "64 draws from a box twice as wide": (
+            [tuning.table(ladders, settings) for settings in mixing.drawn(64, mixing.WIDER, seed=1)],
+            usual,
+        ),
+        **{name: (drawn, how) for name, how in mixing.WAYS.items()},
+        "the middle of the box, and no mixture": ([tuning.table(ladders, mixing.middle())], usual),
+    }
+    given = {}
+    for name, (members, how) in ways.items():
+        there: Tables = {}
+        tuned: Tuned = {}
+        for origin in members[0].origins:
+            others = tuple(o for o in members[0].origins if o != origin)
+            there[origin] = mixing.mixed(members, how, others)
+            tuned[origin] = tuning.tune(
+                there[origin], mixing.START, others, evaluations=600, free=mixing.SCALE, held=mixing.HELD
+            )
+        given[name] = (there, tuned)
+    return given
+
+
+def _less(key: str, document: object) -> object:
+    """A document less one key, at every depth."""
+    if isinstance(document, dict):
+        return {name: _less(key, value) for name, value in document.items() if name != key}
+    return [_less(key, value) for value in document] if isinstance(document, list) else document
+
+
+def _without(column: str, table: str) -> str:
+    """A table less one column."""
+    rows = [line.split("|") for line in table.splitlines()]
+    at = [cell.strip() for cell in rows[0]].index(column)
+    return "\n".join("|".join(cells[:at] + cells[at + 1 :]) for cells in rows)
+
+
 def _variants_table(variants: dict[str, tuple[Tables, Tuned]]) -> str:
     lines = [
         "| | covered | least origin | median width | jump ≤ 3x | far covered | far width |",
@@ -209,11 +267,7 @@ def _methods_table(ladders: list[Ladder]) -> str:
     near = {
         name: {(s.origin, s.ladder, s.past_rungs): s for s in scores if not s.far} for name, scores in replayed.items()
     }
-    lines = [
-        HEAD.replace("| mean of rung ", "").replace(
-            "|---|---|---|---|---|---|---|---|", "|---|---|---|---|---|---|---|"
-        )
-    ]
+    lines = [_without("mean of rung", HEAD)]
     for name in classics.METHODS:
         for other in dict.fromkeys((name, *(("S1", "ours") if name not in ("S1", "ours") else ()))):
             shared = near[name].keys() & near[other].keys()

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from scipy.special import gammaln, stdtrit
 
 from sweep_analysis import predictive
-from sweep_analysis.backtest import FAR, LEAST_RECORDS, LEAST_RUNGS
+from sweep_analysis.backtest import FAR, LEAST_RECORDS, LEAST_RUNGS, Score
 from sweep_analysis.forecast import evidence_of, unidentified
 from sweep_analysis.ladders import Ladder
 from sweep_analysis.predictive import History, Settings
@@ -31,8 +31,10 @@ class Table:
     below: np.ndarray
     ahead: np.ndarray
     left: np.ndarray
+    frontier: np.ndarray  # whether the run is the one of largest compute
     past: np.ndarray  # task → number of past rungs
     origin: np.ndarray  # task → index into origins
+    ladder: np.ndarray  # task → index into names
     far: np.ndarray
     scored: np.ndarray
     runs: np.ndarray
@@ -42,6 +44,7 @@ class Table:
     earlier: np.ndarray
     age: np.ndarray
     origins: tuple[str, ...]
+    names: tuple[str, ...]
 
     @property
     def middle(self) -> tuple[np.ndarray, np.ndarray]:
@@ -54,11 +57,13 @@ def table(ladders: list[Ladder], settings: Settings) -> Table:
     """Fit every past of every ladder and take its forecasts apart."""
     origins = tuple(sorted({ladder.origin for ladder in ladders}))
     rows: dict[str, list[np.ndarray]] = {
-        n: [] for n in ("task", "residual", "unknown", "left", "off", "below", "ahead")
+        n: [] for n in ("task", "residual", "unknown", "left", "off", "below", "ahead", "frontier")
     }
-    tasks: dict[str, list[float]] = {n: [] for n in ("past", "origin", "far", "scored", "runs", "jump", "records")}
+    tasks: dict[str, list[float]] = {
+        n: [] for n in ("past", "origin", "ladder", "far", "scored", "runs", "jump", "records")
+    }
     links: list[tuple[int, int, int]] = []
-    for ladder in ladders:
+    for which, ladder in enumerate(ladders):
         evidence = evidence_of(ladder.rungs)
         history = History(evidence, settings)
         c, next_task = evidence.log_compute, {}
@@ -78,6 +83,7 @@ def table(ladders: list[Ladder], settings: Settings) -> Table:
                 links += [(number, next_task[i], k - 1 - i) for i in range(1, k)]
                 rows["task"].append(np.full(here.sum(), number))
                 rows["residual"].append(evidence.log_loss[here] - parts.mean)
+                rows["frontier"].append(np.arange(here.sum()) == np.argmax(c[here]))
                 for name in ("unknown", "left"):
                     rows[name].append(np.diag(getattr(parts, name)))
                 for name in ("off", "below", "ahead"):
@@ -85,6 +91,7 @@ def table(ladders: list[Ladder], settings: Settings) -> Table:
                 for name, value in (
                     ("past", k),
                     ("origin", origins.index(ladder.origin)),
+                    ("ladder", which),
                     ("far", j > k),
                     ("scored", scored),
                     ("runs", here.sum()),
@@ -100,6 +107,7 @@ def table(ladders: list[Ladder], settings: Settings) -> Table:
         earlier=earlier,
         age=age,
         origins=origins,
+        names=tuple(ladder.name for ladder in ladders),
     )
 
 
@@ -144,6 +152,35 @@ def worth(t: Table, s: Settings) -> dict[str, np.ndarray]:
     return {"nll": surprise(t, scale, nu), "covered": _averaged(t, np.abs(t.residual) <= half), "width": width}
 
 
+def scores(t: Table, s: Settings, origin: str) -> list[Score]:
+    """Each forecast of one origin's ladders at 95 %; nothing is said of a rung's mean, which a table cannot tell."""
+    scale, nu = scales(t, s)
+    half = stdtrit(nu, 0.975)[t.task] * scale
+    missed = np.maximum(0.0, np.abs(t.residual) - half)
+    worth_it = 2.0 * half + 2.0 / 0.05 * missed
+    told = []
+    for i in np.flatnonzero((t.scored > 0) & (t.origin == t.origins.index(origin))):
+        runs = t.task == i
+        told.append(
+            Score(
+                origin=origin,
+                ladder=t.names[int(t.ladder[i])],
+                past_rungs=int(t.past[i]),
+                jump=float(t.jump[i]),
+                far=bool(t.far[i]),
+                runs=int(t.runs[i]),
+                covered=float(np.mean(missed[runs] == 0.0)),
+                frontier_covered=bool(missed[runs & (t.frontier > 0)][0] == 0.0),
+                mean_covered=False,
+                width=float(np.median(2.0 * half[runs])),
+                mean_width=float("nan"),
+                interval_score=float(np.mean(worth_it[runs])),
+                error=float(np.median(np.abs(t.residual[runs]))),
+            )
+        )
+    return told
+
+
 def mean_over_origins(t: Table, values: np.ndarray, keep: tuple[str, ...], far: bool, power: float = 0.0) -> float:
     """Mean over forecasts within an origin, then over origins, each weighing as its number of forecasts to `power`."""
     chosen = (t.scored > 0) & ((t.far > 0) == far)
@@ -157,17 +194,28 @@ def loss(t: Table, s: Settings, keep: tuple[str, ...]) -> float:
     return (near + FAR_WEIGHT * far) / (1.0 + FAR_WEIGHT)
 
 
-def tune(t: Table, start: Settings, keep: tuple[str, ...], *, evaluations: int = 400) -> tuple[Settings, float]:
-    """Scale constants by Powell's method on the log scale, then `inflation` by next-rung coverage."""
+def tune(
+    t: Table,
+    start: Settings,
+    keep: tuple[str, ...],
+    *,
+    evaluations: int = 400,
+    free: tuple[str, ...] = FREE,
+    held: float = 1e-4,
+) -> tuple[Settings, float]:
+    """Scale constants by Powell's method on the log scale, then `inflation` by next-rung coverage.
+
+    `held` is the price, in nats a forecast, of a constant that leaves its start by a factor of e.
+    """
 
     def decoded(x: np.ndarray) -> Settings:
-        values = dict(zip(FREE, np.exp(np.clip(x, -9.0, 4.0)).tolist(), strict=True))
+        values = dict(zip(free, np.exp(np.clip(x, -9.0, 4.0)).tolist(), strict=True))
         values["memory"] = min(values["memory"], 0.98)
         return replace(start, inflation=1.0, **values)
 
-    x0 = np.log([getattr(start, name) for name in FREE])
+    x0 = np.log([getattr(start, name) for name in free])
     found = minimize(
-        lambda x: loss(t, decoded(x), keep) + 1e-4 * float(np.sum((x - x0) ** 2)),
+        lambda x: loss(t, decoded(x), keep) + held * float(np.sum((x - x0) ** 2)),
         x0,
         method="Powell",
         options={"maxfev": evaluations, "xtol": 1e-2, "ftol": 1e-4},
