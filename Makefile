@@ -11,7 +11,7 @@ JOBS ?= 2
 # What the images install, and what the tests run with, in the same versions.
 PIN := $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-header pyproject.toml
 
-.PHONY: help setup demo test control-plane quick lint crds chart format lock figures clean
+.PHONY: help setup demo test control-plane quick lint architectures crds chart format lock figures clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -49,6 +49,9 @@ crds: setup ## write crds/ and the tables of docs/resources.md anew from the mod
 
 chart: setup ## write what is generated of the Helm chart: values, schema, roles, CRDs, dashboards, their pages
 	@PYTHONPATH=charts $(BIN)/python -m sweep_chart
+
+architectures: setup ## count the parameters of every architecture of transformers anew (minutes)
+	@$(BIN)/python -m sweep_trainer.architectures analysis/sweep_analysis/architectures.json
 
 format: setup ## rewrite the sources in the project's style
 	@$(BIN)/ruff check --fix-only .

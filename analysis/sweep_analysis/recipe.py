@@ -192,7 +192,8 @@ def document_end_of(training: Training) -> int:
 def shape_of(training: Training, parameters: int) -> Shape:
     """The decoder nearest to `parameters`. Raises ValueError when none is near."""
     scalar = training.objective is not None and training.objective.kind == "RewardModel"
-    return shape_for(parameters, vocabulary_of(training), training.model, scalar_head=scalar)
+    positions = training.sequence_length if training.model.architecture else None
+    return shape_for(parameters, vocabulary_of(training), training.model, scalar_head=scalar, positions=positions)
 
 
 def batch_tokens_of(training: Training, tokens: int) -> int:

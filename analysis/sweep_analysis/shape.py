@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from sweep_analysis.architectures import ARCHITECTURES, Architecture
+from sweep_analysis.architectures import Facts, experts_in, facts_of, refuse
 from sweep_analysis.document import Document
 
 
@@ -47,8 +47,12 @@ class Model(Document):
     family: Literal["Decoder", "HuggingFace"] = "Decoder"
     """`Decoder`: RMSNorm before each block, rotary positions, SwiGLU, no biases. `HuggingFace`: `architecture`, as
     the `transformers` library builds it."""
-    architecture: Architecture | None = None
-    """Which Hugging Face causal language model; with family HuggingFace only."""
+    architecture: str | None = Field(default=None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Which Hugging Face causal language model, by the name that `transformers` gives its `model_type` (`gpt2`,
+    `llama`, `qwen3`); with family HuggingFace only."""
+    configuration: dict[str, Any] | None = Field(default=None, max_length=64, exclude_if=lambda fields: not fields)
+    """Fields of that model's own configuration, laid over those that the rules set (`rms_norm_eps`, `hidden_act`); with
+    family HuggingFace only. Sizes follow from `parameters`, `width`, `layers` and `heads`, and are refused here."""
     width: int | None = Field(default=None, ge=8, le=65_536)
     """Width of the residual stream; derived from the parameter count when left out."""
     layers: int | None = Field(default=None, ge=1, le=512)
@@ -72,17 +76,30 @@ class Model(Document):
         if (self.family == "HuggingFace") != (self.architecture is not None):
             raise ValueError("model.architecture goes with family HuggingFace, and that family needs it")
         if self.architecture is None:
+            if self.configuration:
+                raise ValueError("model.configuration goes with family HuggingFace; leave it out with family Decoder")
             return self
         if self.experts or self.qk_norm:
             raise ValueError(
                 "experts and qkNorm are the Decoder family's; a Hugging Face architecture has its own norms"
             )
-        facts = ARCHITECTURES[self.architecture]
+        facts = facts_of(self.architecture)
+        if facts.ties != "either" and (facts.ties == "always") != self.tied_embeddings:
+            how, set_so = ("shares", "true") if facts.ties == "always" else ("does not share", "false")
+            raise ValueError(
+                f"{self.architecture}'s output projection {how} the embedding's weights; set tiedEmbeddings: {set_so}"
+            )
+        refuse(self.configuration or {}, self.architecture)
+        if not facts.heads and self.heads:
+            raise ValueError(f"{self.architecture} has no attention heads; leave heads out")
         if not facts.grouped_queries and self.kv_heads:
             raise ValueError(f"{self.architecture} has as many key heads as query heads; leave kvHeads out")
         if not facts.free_head_size and self.head_size:
             raise ValueError(f"{self.architecture}'s head size is its width divided by its heads; leave headSize out")
         return self
+
+    def __hash__(self) -> int:
+        return hash((self.architecture, self.width, self.layers, self.heads))  # `configuration` alone could be none
 
 
 class Shape(Document):
@@ -101,8 +118,12 @@ class Shape(Document):
     """None: width divided by heads."""
     qk_norm: bool = Field(default=False, exclude_if=lambda on: not on)
     experts: Experts | None = None
-    architecture: Architecture | None = None
+    architecture: str | None = None
     """The Hugging Face family, or None for our own decoder."""
+    configuration: dict[str, Any] | None = Field(default=None, exclude_if=lambda fields: not fields)
+    """What the recipe lays over that family's configuration."""
+    positions: int | None = Field(default=None, exclude_if=lambda count: count is None)
+    """Of a table of learnt positions, where the family has one."""
     scalar_head: bool = Field(default=False, exclude_if=lambda on: not on)
     """Whether the output is one score (a reward model) instead of logits; the embedding is then tied to nothing."""
 
@@ -120,8 +141,39 @@ class Shape(Document):
         return self.heads * self.head_size
 
     @property
+    def score_width(self) -> int:
+        """Of them those that meet the other positions' in attention scores: none in a state space model."""
+        facts = self._facts
+        return self.attention_width if facts is None or facts.heads else 0
+
+    @property
+    def _facts(self) -> Facts | None:
+        return facts_of(self.architecture) if self.architecture else None
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        """The dimensions by the names of `architectures`."""
+        return {
+            "w": self.width,
+            "a": self.attention_width,
+            "q": self.key_heads * self.head_size,
+            "d": self.head_size,
+            "h": self.heads,
+            "k": self.key_heads,
+            "f": self.hidden,
+            "r": -(-self.width // 16),
+            "V": self.vocabulary,
+            "s": self.positions or 0,
+        }
+
+    @property
     def embedding_parameters(self) -> int:
-        """Parameters of the embedding, and of the output projection when it is not tied."""
+        """Parameters of the embeddings, and of the output projection when it is not tied."""
+        facts = self._facts
+        if facts is not None:
+            around, sizes = facts.around, self._sizes
+            output = 0 if self.tied_embeddings else facts.untied(sizes)
+            return around(sizes) - around(sizes | {"V": 0, "s": 0}) + output
         embedding = self.vocabulary * self.width
         if self.scalar_head:
             return embedding + self.width
@@ -132,47 +184,60 @@ class Shape(Document):
         """Weights of one block's attention matrices; 4w² where queries are not grouped and heads fill the width."""
         return 2 * self.width * (self.attention_width + self.key_heads * self.head_size)
 
-    @property
-    def _matrices(self) -> int:
-        """Of one feed-forward block: gate, up and down, or the last two alone."""
-        return ARCHITECTURES[self.architecture].matrices if self.architecture else 3
-
     def _feed_forward(self, experts_met: int) -> int:
         """Weights of one block's feed-forward part, counting so many routed experts."""
-        one = self._matrices * self.width * self.hidden
+        one = 3 * self.width * self.hidden
         if self.experts is None:
             return one
         return self.width * self.experts.count + (experts_met + self.experts.shared) * one
 
     @property
     def feed_forward_weights(self) -> int:
-        """Weights of one block's SwiGLU, or of its router and all of its experts."""
+        """Weights of one block's SwiGLU, or of its router and all of its experts; of a Hugging Face family's block all
+        that multiplies, attention's matrices left out."""
+        facts = self._facts
+        if facts is not None:
+            return self._block(facts, least=2) - self.attention_weights
         return self._feed_forward(self.experts.count if self.experts else 1)
 
     @property
     def met_feed_forward_weights(self) -> int:
         """Those of them that one token is multiplied by."""
+        facts = self._facts
+        if facts is not None:
+            return self.feed_forward_weights - self._unmet(facts, least=2)
         return self._feed_forward(self.experts.top_k if self.experts else 1)
+
+    def _block(self, facts: Facts, least: int = 0) -> int:
+        """Parameters of one block of a Hugging Face family, its matrices alone where `least` is 2."""
+        if facts.experts is None:
+            return facts.block(self._sizes, least=least)
+        count, _ = experts_in(facts.experts, self.configuration)
+        router = facts.experts.each(self._sizes) - facts.experts.weights(self._sizes)  # a row of a matrix an expert
+        return facts.block(self._sizes, least=least) + count * (
+            facts.experts.weights(self._sizes, least=least) + router
+        )
+
+    def _unmet(self, facts: Facts, least: int = 0) -> int:
+        """Parameters of one block that a token does not pass through."""
+        if facts.experts is None:
+            return 0
+        count, met = experts_in(facts.experts, self.configuration)
+        return (count - met) * facts.experts.weights(self._sizes, least=least)
 
     @property
     def _small_parameters(self) -> int:
         """Gains and biases of one block."""
-        if self.architecture:
-            facts = ARCHITECTURES[self.architecture]
-            return facts.small(self.width, self.attention_width, self.key_heads * self.head_size, self.hidden) + (
-                2 * self.head_size if facts.head_norms else 0
-            )
         return 2 * self.width + (2 * self.head_size if self.qk_norm else 0)
-
-    @property
-    def _final_norm(self) -> int:
-        return self.width * (2 if self.architecture and ARCHITECTURES[self.architecture].biases else 1)
 
     @property
     def non_embedding_parameters(self) -> int:
         """Attention, feed-forward, norms and biases of all blocks, and the final norm."""
+        facts = self._facts
+        if facts is not None:
+            return self.layers * self._block(facts) + facts.around(self._sizes | {"V": 0, "s": 0})
         block = self.attention_weights + self.feed_forward_weights + self._small_parameters
-        return self.layers * block + self._final_norm
+        return self.layers * block + self.width
 
     @property
     def parameters(self) -> int:
@@ -182,6 +247,9 @@ class Shape(Document):
     @property
     def active_parameters(self) -> int:
         """Parameters that one token passes through: N without the experts that it is not sent to."""
+        facts = self._facts
+        if facts is not None:
+            return self.parameters - self.layers * self._unmet(facts)
         return self.parameters - self.layers * (self.feed_forward_weights - self.met_feed_forward_weights)
 
 
@@ -190,16 +258,19 @@ def layers_of_width(width: int) -> int:
     return max(3, round(width / (64 * math.pow(width / 768, 0.4))))
 
 
-def shape_of_width(width: int, vocabulary: int, model: Model, layers: int) -> Shape:
+def shape_of_width(width: int, vocabulary: int, model: Model, layers: int, positions: int | None = None) -> Shape:
     """The decoder of a given width and depth, by the rules below.
 
     Heads are about 32 wide up to width 128, 64 up to 2,048, 128 beyond, and from width 128 on a multiple of 8, which
     fused attention kernels ask for; SwiGLU's hidden width is 8/3 of the width (Shazeer 2020, arXiv:2002.05202),
     rounded to a multiple of 8, and four times the width in architectures without a gate.
     """
-    facts = ARCHITECTURES[model.architecture] if model.architecture else None
-    fixed: dict[str, Any] = {"architecture": model.architecture, "experts": model.experts, "qk_norm": model.qk_norm}
-    hidden = max(8, 8 * round(width / 3)) if facts is None or facts.matrices == 3 else 4 * width
+    facts = facts_of(model.architecture) if model.architecture else None
+    fixed: dict[str, Any] = {"experts": model.experts, "qk_norm": model.qk_norm}
+    fixed |= {"architecture": model.architecture, "configuration": model.configuration}
+    hidden = max(8, 8 * round(width / 3)) if facts is None or facts.gated else 4 * width
+    if facts and facts.experts:
+        hidden = max(8, 8 * round(hidden / (8 * experts_in(facts.experts, model.configuration)[1])))
     if model.experts:
         hidden = model.experts.hidden or max(8, 8 * round(hidden / (8 * (model.experts.top_k + model.experts.shared))))
     return Shape(
@@ -211,6 +282,7 @@ def shape_of_width(width: int, vocabulary: int, model: Model, layers: int) -> Sh
         tied_embeddings=model.tied_embeddings,
         kv_heads=model.kv_heads,
         own_head_size=model.head_size,
+        positions=positions if facts and facts.positions else None,
         **fixed,
     )
 
@@ -243,8 +315,10 @@ _WIDTHS = [*range(8, 64, 4), *range(64, 128, 16), *range(128, 512, 32), *range(5
 
 
 @lru_cache(maxsize=4096)
-def shape_for(parameters: int, vocabulary: int, model: Model, *, scalar_head: bool = False) -> Shape:
-    """The decoder whose parameter count is nearest to `parameters`.
+def shape_for(
+    parameters: int, vocabulary: int, model: Model, *, scalar_head: bool = False, positions: int | None = None
+) -> Shape:
+    """The decoder whose parameter count is nearest to `parameters`; `positions` is the context, where it is counted.
 
     Widths are multiples of 4 below 64, of 16 below 128, of 32 below 512, of 64 below 2,048 and of 128 above, so that
     kernels are well fed; a depth that the user left open may be one block off its rule where that comes nearer, and any
@@ -252,9 +326,9 @@ def shape_for(parameters: int, vocabulary: int, model: Model, *, scalar_head: bo
     that could be built.
     """
     shapes = [
-        shape_of_width(width, vocabulary, model, layers).model_copy(update={"scalar_head": scalar_head})
-        for width in _near(parameters, vocabulary, model)
-        for layers in _depths(width, model, parameters, vocabulary)
+        shape_of_width(width, vocabulary, model, layers, positions).model_copy(update={"scalar_head": scalar_head})
+        for width in _near(parameters, vocabulary, model, positions)
+        for layers in _depths(width, model, parameters, vocabulary, positions)
     ]
     objections = [_objection(shape) for shape in shapes]
     candidates = [shape for shape, objection in zip(shapes, objections, strict=True) if objection is None]
@@ -269,19 +343,21 @@ def shape_for(parameters: int, vocabulary: int, model: Model, *, scalar_head: bo
     return best
 
 
-def _depths(width: int, model: Model, parameters: int, vocabulary: int) -> tuple[int, ...]:
+def _depths(
+    width: int, model: Model, parameters: int, vocabulary: int, positions: int | None = None
+) -> tuple[int, ...]:
     """Depths to choose from, the rule's own first, so that it wins a tie."""
     if model.layers is not None:
         return (model.layers,)
     if model.width is not None:  # the depth alone is left to reach the size
-        one, two = (shape_of_width(width, vocabulary, model, layers).parameters for layers in (1, 2))
+        one, two = (shape_of_width(width, vocabulary, model, layers, positions).parameters for layers in (1, 2))
         nearest = round((parameters - one) / (two - one)) + 1
         return (min(512, max(1, nearest)),)
     rule = layers_of_width(width)
     return (rule, rule + 1, max(3, rule - 1))
 
 
-def _near(parameters: int, vocabulary: int, model: Model) -> list[int]:
+def _near(parameters: int, vocabulary: int, model: Model, positions: int | None = None) -> list[int]:
     """The few widths around the size, by bisection: at the rule's depth the count grows with the width."""
     if model.width is not None:
         return [model.width]
@@ -289,8 +365,8 @@ def _near(parameters: int, vocabulary: int, model: Model) -> list[int]:
     while high - low > 1:
         middle = (low + high) // 2
         width = _WIDTHS[middle]
-        layers = _depths(width, model, parameters, vocabulary)[0]
-        if shape_of_width(width, vocabulary, model, layers).parameters <= parameters:
+        layers = _depths(width, model, parameters, vocabulary, positions)[0]
+        if shape_of_width(width, vocabulary, model, layers, positions).parameters <= parameters:
             low = middle
         else:
             high = middle

@@ -52,6 +52,11 @@ def attention_of(hyper: Hyperparameters, device: torch.device) -> Choice:
     return choice
 
 
+def told_attention(model: nn.Module, choice: Choice) -> str:
+    """The kernel that a model runs with, and its version: the choice, or the one that its own library took."""
+    return str(getattr(model, "attention", choice))
+
+
 def build(hyper: Hyperparameters, seed: int, device: torch.device, choice: Choice | None = None) -> Any:
     """The model of a run on its device: random weights of the seed, or those that the objective starts from.
 

@@ -30,16 +30,16 @@ class Group:
 
 
 def parameter_groups(model: nn.Module, recipe: Optimizer, width_ratio: float) -> tuple[Group, ...]:
-    """Matrices, which decay, and gains, which do not.
+    """Matrices, which decay, and gains, which do not; a group that would have no parameters is left out.
 
     Where muP's base width is another than the model's, the hidden matrices' rate is multiplied by base / width and the
     embeddings' is not (Yang et al. 2022, arXiv:2203.03466, table 8).
     """
     named = dict(model.named_parameters())
     matrices = {name: p for name, p in named.items() if p.ndim > 1}
-    gains = Group("gains", {name: p for name, p in named.items() if p.ndim == 1}, 0.0, 1.0)
+    gains = Group("gains", {name: p for name, p in named.items() if p.ndim <= 1}, 0.0, 1.0)
     if width_ratio == 1.0:
-        return Group("matrices", matrices, recipe.weight_decay, 1.0), gains
+        return tuple(g for g in (Group("matrices", matrices, recipe.weight_decay, 1.0), gains) if g.parameters)
     hidden = {name: p for name, p in matrices.items() if name not in _EMBEDDINGS}
     outer = {name: p for name, p in matrices.items() if name in _EMBEDDINGS}
     return (

@@ -8,9 +8,11 @@ import contextlib
 import logging
 from pathlib import Path
 
+from sweep_analysis.architectures import counted_by
 from sweep_analysis.recipe import resolve
 from sweep_analysis.record import FailureReason, Progress
 from sweep_analysis.rung import RunOrder
+from sweep_analysis.shape import Shape
 from sweep_trainer.curve import folder_of, locked
 from sweep_trainer.data import open_prepared
 from sweep_trainer.engines.choose import engine_for
@@ -86,7 +88,7 @@ def run(
             raise RunError(
                 FailureReason.BAD_CONFIGURATION,
                 f"the run asks for {order.run.parameters:,} parameters, its recipe builds {engine.parameters:,};"
-                f" plan the run with {engine.parameters:,}",
+                f" {_remedy(hyper.shape, engine.parameters)}",
             )
         evaluator = Evaluator.of(order.training, hyper, data, engine, ranks)
         log.info("%d threads; %s\n  %s", order.threads, engine.path, told(hyper, data, len(order.run.tokens)))
@@ -117,6 +119,14 @@ def run(
         except BeginAgain as again:
             note(storage, again.fewer, order.training, ranks)
             raise
+
+
+def _remedy(shape: Shape, built: int) -> str:
+    if shape.configuration:
+        return f"leave out of model.configuration what changes the size: it has {', '.join(shape.configuration)}"
+    if shape.architecture:
+        return f"install the version of transformers by which {shape.architecture} was counted ({counted_by()})"
+    return f"plan the run with {built:,}"
 
 
 def _recorded(order: RunOrder, report: Report | None, ranks: Ranks) -> set[int]:

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sweep_analysis.execution import Execution
 from sweep_analysis.recipe import Hyperparameters
-from sweep_trainer.build import DTYPES, LanguageModel, attention_of, build
+from sweep_trainer.build import DTYPES, LanguageModel, attention_of, build, told_attention
 from sweep_trainer.counted import against_others, count_of
 from sweep_trainer.engines import state as shares
 from sweep_trainer.engines.micro_batch import MicroBatch, ran_out
@@ -45,8 +45,8 @@ class PlainTorch:
         self._ranks = ranks
         self._device = device_of(ranks)
         attention = attention_of(hyper, self._device)
-        self.attention = str(attention)
         self.model = build(hyper, seed, self._device, attention)
+        self.attention = told_attention(self.model, attention)
         self.parameters = sum(p.numel() for p in self.model.parameters())
         self._optimizer = FlatAdamW(self.model, hyper.optimizer, hyper.width_ratio)
         self._count = count_of(hyper)

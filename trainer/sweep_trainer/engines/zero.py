@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sweep_analysis.execution import DeepSpeed
 from sweep_analysis.recipe import Hyperparameters, Training
-from sweep_trainer.build import LanguageModel, attention_of, build
+from sweep_trainer.build import LanguageModel, attention_of, build, told_attention
 from sweep_trainer.counted import against_others, count_of
 from sweep_trainer.engines import state as shares
 from sweep_trainer.engines.deepspeed_config import deepspeed_config, fewer
@@ -44,7 +44,6 @@ class Zero:
         self._stage = (training.deepspeed or DeepSpeed()).zero_stage
         self._count = count_of(hyper)
         self._attention = attention_of(hyper, device_of(ranks))
-        self.attention = str(self._attention)
         os.environ.setdefault("LOCAL_RANK", str(ranks.local))  # DeepSpeed asks for it, whoever made the group
         self._deepspeed.init_distributed(verbose=False)  # takes up the group that is there
         self._gathered = self._deepspeed.zero.GatheredParameters
@@ -57,6 +56,7 @@ class Zero:
         config = deepspeed_config(training, hyper, self._ranks.world)
         self.sequences = config["train_micro_batch_size_per_gpu"]
         self.model = build(hyper, self._seed, torch.device("cpu"), self._attention)
+        self.attention = told_attention(self.model, self._attention)
         self.parameters = sum(p.numel() for p in self.model.parameters())
         self._shapes = {name: tuple(p.shape) for name, p in self.model.named_parameters()}
         if training.activation_checkpointing:

@@ -1,0 +1,247 @@
+"""Any causal language model of `transformers`, by name: sized exactly without the library, built, trained, exported."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from tiny_run import failure_of, moved, order_of, records_of, written
+
+from sweep_analysis.architectures import counted_by, facts_of, known, refused
+from sweep_analysis.flops import detailed
+from sweep_analysis.recipe import Data, Training, resolve, shape_of, whole_batches
+from sweep_analysis.record import ExitStatus, FailureReason
+from sweep_analysis.rung import RunOrder
+from sweep_analysis.shape import Model, Shape, shape_of_width
+from sweep_trainer.engines.plain import PlainTorch
+from sweep_trainer.failure import RunError
+from sweep_trainer.interruption import Interruption
+from sweep_trainer.report import Report
+from sweep_trainer.train import run
+
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+LENGTH = 16
+SAMPLE = {
+    "apertus": {},
+    "bert": {},
+    "bloom": {},
+    "cohere": {},
+    "falcon": {},
+    "falcon_mamba": {},
+    "gemma": {},
+    "gemma2": {},
+    "gemma3_text": {},
+    "glm4": {},
+    "gpt2": {},
+    "gpt_bigcode": {},
+    "gpt_neo": {},
+    "gpt_neox": {},
+    "gptj": {},
+    "granite": {},
+    "granitemoe": {"num_local_experts": 4},
+    "llama": {"rms_norm_eps": 1e-5},
+    "mamba": {},
+    "mistral": {},
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 1},
+    "mpt": {},
+    "nemotron": {},
+    "olmo": {},
+    "olmo2": {},
+    "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
+    "openai-gpt": {},
+    "opt": {},
+    "persimmon": {},
+    "phi": {},
+    "phi3": {},
+    "qwen2": {},
+    "qwen2_moe": {"num_experts": 4, "num_experts_per_tok": 2},
+    "qwen3": {},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2},
+    "rwkv": {},
+    "smollm3": {},
+    "stablelm": {},
+    "starcoder2": {},
+    "xglm": {},
+}
+"""Architectures, and what is laid over their configuration."""
+
+
+def model_of(name: str, *, tied: bool | None = None, **fields: object) -> Model:
+    tied = facts_of(name).ties != "never" if tied is None else tied
+    return Model.model_validate({"family": "HuggingFace", "architecture": name, "tied_embeddings": tied, **fields})
+
+
+def recipe(name: str, **fields: object) -> Training:
+    return Training(
+        data=Data(corpus="Classics"), sequence_length=LENGTH, batch_tokens=128, model=model_of(name, **fields)
+    )
+
+
+def built_on_meta(shape: Shape) -> torch.nn.Module:
+    from sweep_trainer.huggingface import HuggingFaceModel
+
+    with torch.device("meta"):
+        return HuggingFaceModel(shape, LENGTH, 0)
+
+
+def parameters_of(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def test_every_name_that_the_library_knows_is_sized_or_refused_with_a_reason() -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as NAMES
+
+    assert counted_by() == transformers.__version__, "run `make architectures`"
+    assert {*known(), *refused()} == {*NAMES}
+    assert len(known()) > len(refused()) * 0.8
+    assert all(refused().values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", known())
+def test_every_architecture_has_exactly_the_parameters_of_its_shape(name: str) -> None:
+    """At sizes that the derivation did not look at, tied and not, the embeddings among them."""
+    facts = facts_of(name)
+    for tied in {"either": (True, False), "always": (True,), "never": (False,)}[facts.ties]:
+        for width in (256, 352):
+            shape = shape_of_width(width, 259, model_of(name, tied=tied), 4, LENGTH)
+            built = built_on_meta(shape)
+            assert parameters_of(built) == shape.parameters, (width, tied)
+        if facts.around.of("V", "w"):  # not factorised
+            embedding = built.model.get_input_embeddings().weight.numel()
+            output = 0 if tied else built.model.get_output_embeddings().weight.numel()
+            positions = LENGTH * shape.width if facts.positions else 0
+            biases = shape.vocabulary * (facts.around.of("V") + (0 if tied else facts.untied.of("V")))
+            assert shape.embedding_parameters == embedding + output + positions + biases
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_an_architecture_trains_in_the_size_that_was_asked_for_and_is_exported(name: str) -> None:
+    training = recipe(name, configuration=SAMPLE[name] or None)
+    hyper = resolve(training, shape_of(training, 400_000).parameters, whole_batches(training, (10_000,)))
+    assert hyper.shape.parameters == pytest.approx(400_000, rel=0.25)
+    engine = PlainTorch(hyper, 0, 1)
+    assert engine.parameters == hyper.shape.parameters
+    again = PlainTorch(hyper, 0, 1, execution=training.changed(activation_checkpointing=True))
+    assert len(again.model.blocks) == hyper.shape.layers
+    batch = np.random.default_rng(0).integers(0, 256, (8, LENGTH + 1))
+    for one in (engine, again):
+        for _ in range(3):
+            one.step(batch, 3e-3)
+    losses = [loss for loss, _ in engine.measured()]
+    assert losses[0] == pytest.approx(np.log(256), rel=0.25)
+    assert losses[2] < losses[0]
+    np.testing.assert_allclose([loss for loss, _ in again.measured()], losses, rtol=1e-5)
+    for field, value in SAMPLE[name].items():
+        assert getattr(engine.model.model.config, field) == value
+
+
+@pytest.mark.parametrize("name", ["apertus", "olmo"])  # has scalars; has no gains
+def test_every_parameter_of_an_architecture_is_trained(name: str) -> None:
+    training = recipe(name)
+    hyper = resolve(training, shape_of(training, 400_000).parameters, whole_batches(training, (10_000,)))
+    engine = PlainTorch(hyper, 0, 1)
+    before = engine.weights()
+    for seed in range(3):
+        engine.step(np.random.default_rng(seed).integers(0, 256, (8, LENGTH + 1)), 3e-2)
+    after = engine.weights()
+    assert not [n for n in before if np.array_equal(before[n], after[n])]
+
+
+def test_a_tokens_parameters_of_a_mixture_leave_out_the_experts_that_it_does_not_meet() -> None:
+    wide = shape_of_width(128, 256, model_of("mixtral", configuration={"num_local_experts": 6}), 4)
+    met = shape_of_width(128, 256, model_of("mixtral", configuration={"num_local_experts": 2}), 4)
+    routers = 4 * 4 * 128
+    assert wide.hidden == met.hidden
+    assert wide.active_parameters == met.parameters + routers
+    assert detailed(wide, 1000, LENGTH) == detailed(met, 1000, LENGTH) + 3 * 2 * routers * 1000
+
+
+def test_a_table_of_learnt_positions_is_counted_with_the_context_and_among_the_embeddings() -> None:
+    short, long = (shape_of(recipe("gpt2").changed(sequence_length=length), 400_000) for length in (16, 32))
+    assert (short.width, short.layers) == (long.width, long.layers)
+    assert long.embedding_parameters - short.embedding_parameters == 16 * short.width
+    assert long.non_embedding_parameters == short.non_embedding_parameters
+
+
+def test_a_state_space_model_computes_no_attention_scores() -> None:
+    shape = shape_of_width(128, 256, model_of("mamba"), 4)
+    assert detailed(shape, 1000, 16) == detailed(shape, 1000, 1024)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"architecture": "gpt3"}, "has no causal language model 'gpt3'; did you mean gptj or gpt2"),
+        ({"architecture": "an-unheard-of-one"}, "docs/training.md"),
+        ({"architecture": "jamba"}, "jamba .* cannot be sized by the shape rule: its blocks differ from each other"),
+        ({"architecture": "gemma3"}, "its configuration has none of num_hidden_layers"),
+        ({"configuration": {"hidden_size": 64}}, "configuration.hidden_size follows from parameters"),
+        ({"configuration": {"attention_dropout": 0.1}}, "nothing is dropped at random"),
+        ({"architecture": "mixtral", "configuration": {"num_local_experts": 1}}, "cannot meet 2 of 1 experts"),
+        ({"architecture": "mixtral", "configuration": {"num_local_experts": "4"}}, "must be a whole number"),
+        ({"architecture": "mamba", "heads": 4}, "mamba has no attention heads"),
+        ({"architecture": "gpt2", "kv_heads": 2}, "as many key heads as query heads"),
+        ({"architecture": "olmo2", "head_size": 32}, "head size is its width divided by its heads"),
+        ({"family": "Decoder", "architecture": None, "configuration": {"a": 1}}, "goes with family HuggingFace"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_when_the_recipe_is_read(fields: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        Model.model_validate({"family": "HuggingFace", "architecture": "llama"} | fields)
+
+
+def test_a_recipe_with_a_configuration_can_be_copied_read_back_and_is_a_key_of_caches() -> None:
+    training = recipe("llama", configuration={"rms_norm_eps": 1e-5, "pretraining_tp": None})
+    assert Training.model_validate(training.to_json()) == training
+    assert hash(training) == hash(training.changed())
+    assert training != recipe("llama")
+
+
+def test_a_runs_record_has_the_exact_counts_and_names_the_librarys_own_kernel(
+    training: Training, tmp_path: Path
+) -> None:
+    order = order_of(training.changed(model=model_of("gpt2")), 60_000, (10,), tmp_path)
+    run(order, Interruption(), Report(order), begun=time.monotonic())
+    (record,) = records_of(order).values()
+    shape = shape_of(order.training, 60_000)
+    built = built_on_meta(shape)
+    assert record.parameters.total == parameters_of(built) == order.run.parameters
+    embeddings = built.model.transformer.wte.weight.numel() + built.model.transformer.wpe.weight.numel()
+    assert record.parameters.non_embedding == record.parameters.total - embeddings
+    assert record.attention == f"transformers {transformers.__version__} sdpa"
+    config = json.loads((Path(order.storage) / f"export-{order.run.tokens[-1]}" / "config.json").read_text())
+    assert (config["model_type"], config["n_layer"], config["attn_pdrop"]) == ("gpt2", shape.layers, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "sentence"),
+    [
+        ({"no_such_field": 1}, "GPT2Config has no no_such_field; it has activation_function"),
+        ({"add_cross_attention": True}, "leave out of model.configuration what changes the size"),
+    ],
+)
+def test_a_configuration_that_the_library_does_not_take_ends_the_run_before_its_first_step(
+    configuration: dict[str, object], sentence: str, training: Training, tmp_path: Path
+) -> None:
+    order = order_of(training.changed(model=model_of("gpt2", configuration=configuration)), 60_000, (10,), tmp_path)
+    with pytest.raises(RunError, match=sentence) as raised:
+        run(order, Interruption(), Report(order), begun=time.monotonic())
+    assert raised.value.reason is FailureReason.BAD_CONFIGURATION
+
+
+@pytest.mark.slow
+def test_the_trainers_process_says_it_in_one_sentence_and_exits_with_status_2(order: RunOrder, tmp_path: Path) -> None:
+    model = model_of("gpt2", configuration={"no_such_field": 1})
+    bad = moved(order, tmp_path / "bad", training=order.training.changed(model=model))
+    done = subprocess.run(
+        [sys.executable, "-m", "sweep_trainer", "train", str(written(bad))], capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (ExitStatus.BAD_CONFIGURATION, ExitStatus.FAILED)
+    assert "Traceback" not in done.stderr
+    assert "GPT2Config has no no_such_field" in failure_of(bad).message
