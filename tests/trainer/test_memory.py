@@ -1,6 +1,7 @@
 """The memory plan: what is predicted is what is measured, and what cannot fit is refused with what would."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -53,6 +54,17 @@ def test_the_table_has_experts_and_an_offloaded_optimizer(
     assert sum("experts" in row["way"] for row in rows) == 3
     offloaded = [row for row in rows if row["offloadOptimizer"]]
     assert [row["way"] for row in offloaded] == 2 * [f"ZeRO {stage}, offload" for stage in (1, 2, 3)]
+
+
+def test_the_kept_table_has_every_setting_of_the_command_and_is_within_a_tenth_where_a_cpu_can_judge(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "measured", lambda training, hyper: 1)
+    kept = json.loads((Path(benchmark.__file__).parent / "results" / "memory.json").read_text())["rows"]
+    assert [row["way"] for row in kept] == [row["way"] for row in benchmark.table()]
+    assert [row["predicted"] for row in kept] == pytest.approx([row["predicted"] for row in benchmark.table()])
+    for row in kept:
+        assert row["offloadOptimizer"] or row["predicted"] == pytest.approx(row["measured"], rel=benchmark.TOLERANCE)
 
 
 def recipe(**fields: object) -> tuple[Training, Hyperparameters]:

@@ -179,3 +179,46 @@ def test_what_one_process_began_two_go_on_with(two: RunOrder, tmp_path: Path) ->
     alone = done(moved(two, tmp_path / "alone"))
     assert losses_of(second) == pytest.approx(losses_of(alone), abs=0.01)
     assert [point["step"] for point in curve_of(second)] == [point["step"] for point in curve_of(alone)]
+
+
+def test_a_run_goes_on_under_another_zero_stage_and_number_of_processes_and_then_without_deepspeed(
+    two: RunOrder, tmp_path: Path
+) -> None:
+    """Two processes at stage 3 are told to stop; one at stage 1 goes on and is told to stop; two of PyTorch end it."""
+    alone = done(moved(two, tmp_path / "alone"))
+
+    def under(stage: int, attempt: int, workers: int) -> RunOrder:
+        training = two.training.changed(engine="DeepSpeed", deepspeed=DeepSpeed(zero_stage=stage))
+        return two.changed(training=training, attempt=attempt, workers=workers)
+
+    with group(under(3, 1, 2)) as first:
+        first.wait_for(lambda: step_of(two) > 0)
+        first.agent.send_signal(signal.SIGTERM)
+        first.agent.wait()
+    assert "ZeRO 3" in first.said
+    assert has_checkpoint(two)
+    second = written(under(1, 2, 1))
+    script = (
+        "import sys\nfrom tiny_run import AfterLooks, carried_out\nfrom sweep_analysis.rung import RunOrder\n"
+        "import logging; logging.basicConfig(level='INFO')\nfrom sweep_trainer.interruption import Interrupted\n"
+        "from sweep_trainer.engines.ranks import ALONE, join\njoin(ALONE)\n"
+        "order = RunOrder.model_validate_json(open(sys.argv[1], 'rb').read())\n"
+        "try:\n    carried_out(order, AfterLooks(100))\nexcept Interrupted:\n    sys.exit(75)\n"
+    )
+    tests = str(Path(__file__).parents[1])
+    stopped = subprocess.run(
+        [sys.executable, "-c", script, str(second)],
+        env=os.environ | {"PYTHONPATH": tests},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert stopped.returncode == ExitStatus.INTERRUPTED, stopped.stderr[-3000:]
+    assert "going on from step" in stopped.stderr
+    assert "ZeRO 1" in stopped.stderr
+    third = two.changed(attempt=3)
+    with group(third, restarts=0) as last:
+        assert last.agent.wait() == 0, last.said[-3000:]
+    assert last.said.count("going on from step") >= 2
+    assert losses_of(third) == pytest.approx(losses_of(alone), abs=0.01)
+    assert [point["step"] for point in curve_of(third)] == [point["step"] for point in curve_of(alone)]
