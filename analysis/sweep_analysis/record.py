@@ -88,6 +88,11 @@ class Record(Document):
     """Tokens of a sequence."""
     attention: str | None = Field(default=None, max_length=128)
     """The attention kernel and its version."""
+    start_digest: str | None = Field(default=None, max_length=80)
+    """Of the weights that training began from, as they were read; none where they were random."""
+    steps_saved: float | None = Field(default=None, ge=0, lt=1)
+    """Share of the optimizer steps of separate runs, one a token count, that the run's common trunk saves; none where
+    it has one count."""
     trainer_version: str = Field(max_length=64)
     """Name and version of the trainer."""
     finished_at: str = Field(max_length=40)

@@ -1,5 +1,6 @@
 """Runs of every objective, from a mixture, watched by tasks: what they leave behind, and that they resume exactly."""
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from tiny_run import AfterLooks, carried_out, curve_of, failure_of, moved, order_of, records_of, written
 
 from sweep_analysis.recipe import Training
@@ -113,6 +115,31 @@ def test_fine_tuning_starts_from_weights_and_learns_the_completions_alone(tmp_pa
         objective={"kind": "FineTuning", "start_from": str(next((tmp_path / "first" / "storage").glob("export-*")))},
     )
     assert train(str(written(exported))) == ExitStatus.DONE
+
+
+def test_a_base_that_changed_under_the_same_name_is_refused_and_each_record_tells_which_one_it_began_from(
+    tmp_path: Path,
+) -> None:
+    first = asked_for(tmp_path / "first", data=sources(tmp_path, a=letters("a")))
+    carried_out(first)
+    assert next(iter(records_of(first).values())).start_digest is None
+    found = next((tmp_path / "first" / "storage").glob("model-*.safetensors"))
+    base = tmp_path / "base.safetensors"
+    base.write_bytes(found.read_bytes())
+    digest = "sha256:" + hashlib.sha256(base.read_bytes()).hexdigest()
+    fields = {"data": sources(tmp_path, answers=EXAMPLES)}
+    order = asked_for(tmp_path / "tuned", objective={"kind": "FineTuning", "start_from": str(base)}, **fields)
+    carried_out(order)
+    (record,) = records_of(order).values()
+    assert record.start_digest == digest
+    weights = load_file(base)
+    weights["norm"] = weights["norm"] + 1
+    save_file(weights, base)
+    again = order.changed(attempt=2, report=str(tmp_path / "tuned" / "another"))
+    assert train(str(written(again))) == ExitStatus.BAD_CONFIGURATION
+    message = failure_of(again).message
+    assert f'startFrom\'s weights: "{digest}", now "sha256:' in message
+    assert "give this one a folder of its own" in message
 
 
 def test_weights_of_another_shape_are_refused_by_the_tensor_that_differs(tmp_path: Path) -> None:

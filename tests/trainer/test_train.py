@@ -53,6 +53,15 @@ def test_a_run_gives_one_complete_record_at_each_token_count(order: RunOrder) ->
     assert many < few
 
 
+def test_a_record_tells_what_the_common_trunk_saves_of_separate_runs(order: RunOrder, tmp_path: Path) -> None:
+    run(order, Interruption(), Report(order), begun=time.monotonic())
+    trunk, branches, apart = 42, 12 + 18, 40 + 60
+    assert [r.steps_saved for r in records_of(order).values()] == [round(1 - (trunk + branches) / apart, 4)] * 2
+    alone = moved(order, tmp_path / "alone", run=order.run.changed(tokens=order.run.tokens[:1]))
+    run(alone, Interruption(), Report(alone), begun=time.monotonic())
+    assert [r.steps_saved for r in records_of(alone).values()] == [None]
+
+
 def test_progress_ends_done_with_every_step_counted(order: RunOrder) -> None:
     carried_out(order)
     progress = progress_of(order)

@@ -60,7 +60,8 @@ def told_attention(model: nn.Module, choice: Choice) -> str:
 def build(hyper: Hyperparameters, seed: int, device: torch.device, choice: Choice | None = None) -> Any:
     """The model of a run on its device: random weights of the seed, or those that the objective starts from.
 
-    An `nn.Module` and a `LanguageModel`. Raises RunError where it cannot be built as it is described.
+    An `nn.Module` and a `LanguageModel`; its `start_digest` is that of the weights that it starts from. Raises RunError
+    where it cannot be built as it is described.
     """
     if hyper.shape.architecture:
         from sweep_trainer.huggingface import HuggingFaceModel  # imports transformers, for these models alone
@@ -76,8 +77,11 @@ def build(hyper: Hyperparameters, seed: int, device: torch.device, choice: Choic
             base_width=hyper.transfer_width,
             attend=(choice or attention_of(hyper, device)).attend,
         )
+    digest: str | None = None
     if hyper.objective and hyper.objective.start_from:
         from sweep_trainer.initial import take_up
 
-        take_up(model, hyper.objective.start_from)
-    return model.to(device)
+        digest = take_up(model, hyper.objective.start_from)
+    built: Any = model.to(device)
+    built.start_digest = digest
+    return built

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 from torch import nn
 
 from sweep_analysis.record import FailureReason
@@ -20,9 +20,12 @@ from sweep_trainer.model import Decoder, Scorer
 
 
 @torch.no_grad()
-def take_up(model: nn.Module, path: str) -> None:
-    """Put the file's weights into the model; a reward model keeps its own output. Raises RunError."""
-    weights = _read(path, model)
+def take_up(model: nn.Module, path: str) -> str:
+    """Put the file's weights into the model; a reward model keeps its own output. Returns the digest of what was read.
+
+    Raises RunError."""
+    content = _content(path)
+    weights = _read(content, path, model)
     for name, parameter in model.named_parameters():
         if isinstance(model, Scorer) and name == "output":
             continue
@@ -35,6 +38,7 @@ def take_up(model: nn.Module, path: str) -> None:
                 " name weights of the same shape, or set training.model and parameters to theirs"
             )
         parameter.copy_(torch.from_numpy(np.ascontiguousarray(found)))
+    return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
 def digest_of_start(path: str) -> str:
@@ -46,10 +50,17 @@ def digest_of_start(path: str) -> str:
         raise _refused(f"objective.startFrom: {path} cannot be read ({error.strerror})") from None
 
 
-def _read(path: str, model: nn.Module) -> Weights:
+def _content(path: str) -> bytes:
     try:
-        weights: Weights = load_file(_file(path))
-    except (OSError, SafetensorError) as error:
+        return _file(path).read_bytes()
+    except OSError as error:
+        raise _refused(f"objective.startFrom: {path} cannot be read ({error.strerror})") from None
+
+
+def _read(content: bytes, path: str, model: nn.Module) -> Weights:
+    try:
+        weights: Weights = load(content)
+    except SafetensorError as error:
         raise _refused(f"objective.startFrom: {path} cannot be read as safetensors ({error})") from None
     if isinstance(model, Decoder) and "model.embed_tokens.weight" in weights:
         try:

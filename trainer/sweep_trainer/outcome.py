@@ -32,6 +32,7 @@ _WHAT = {
     "training.data": ("order", "training", "data"),
     "training.tokenizer": ("order", "training", "tokenizer"),
     "dataDigest": ("data", "dataDigest"),
+    "startFrom's weights": ("startDigest",),
     _VERSION: ("versions", "trainer"),
 }
 """What of a configuration a checkpoint must agree with, by the name that a person reads."""
@@ -56,6 +57,7 @@ def configuration(
         "parameters": engine.parameters,
         "steps": hyper.trained_steps,
         "stepsSaved": round(hyper.share_saved, 4),
+        "startDigest": engine.start_digest,
         "data": data.summary() | {"epochs": max(order.run.tokens) / data.train_tokens},
         "engine": engine.path,
         "attention": engine.attention,
@@ -116,6 +118,8 @@ def record_of(
         domains=evaluator.domains(losses, read),
         context_length=hyper.sequence_length,
         attention=evaluator.engine.attention,
+        start_digest=evaluator.engine.start_digest,
+        steps_saved=round(hyper.share_saved, 4) if len(hyper.steps) > 1 else None,
         trainer_version=VERSION,
         finished_at=now(),
     )

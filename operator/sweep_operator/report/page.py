@@ -264,6 +264,7 @@ def _cost(ladder: Ladder) -> Markup:
     caption = f"Spent so far: {' and '.join(limits)}." if limits else "No budget is set."
     if spent.diagnosis_gpu_seconds:
         caption += f" Diagnosis took {amount(spent.diagnosis_gpu_seconds / 3600 * per_hour)} {unit} of it."
+    caption += _saved(ladder)
     if not parts:
         return _section(title, caption, _absent("Nothing has been spent yet."))
     outlook = ladder.sweep.status.target.gpu_hours
@@ -275,6 +276,19 @@ def _cost(ladder: Ladder) -> Markup:
     alternative = f"Cost in {unit}: " + "; ".join(f"{part.name} {amount(part.spent)}" for part in parts) + "."
     figure = _drawn("cost", alternative, lambda layout: cost_figure(parts, unit=unit, budget=limit, layout=layout))
     return _section(title, caption, figure)
+
+
+def _saved(ladder: Ladder) -> str:
+    """What runs of several token counts saved by a common trunk; nothing where none did."""
+    records = [record for records in ladder.records.values() for record in records]
+    saved = sum(record.flops.six_nd * (record.steps_saved or 0.0) for record in records)
+    if not saved:
+        return ""
+    alone = sum(record.flops.six_nd for record in records)
+    return (
+        f" A run for each token count would have taken {power(alone)} FLOPs; decays that branch off one trunk saved"
+        f" {saved / alone:.0%} of them."
+    )
 
 
 def _provenance(ladder: Ladder) -> Markup:

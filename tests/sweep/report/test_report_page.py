@@ -230,6 +230,17 @@ def test_names_and_messages_cannot_become_markup(copy: Callable[[str], Path]) ->
     assert hostile in "".join(outline.words)
 
 
+def test_what_a_common_trunk_saved_against_separate_runs_stands_with_the_cost(copy: Callable[[str], Path]) -> None:
+    workdir = copy("finished")
+    assert "branch off one trunk" not in words_of(workdir)
+    for file in workdir.glob("runs/*/status.json"):
+        run = json.loads(file.read_text())
+        for record in run["accepted"]:
+            record["stepsSaved"] = 0.25
+        file.write_text(json.dumps(run))
+    assert re.search(r"taken .+ FLOPs; decays that branch off one trunk saved 25% of them", words_of(workdir))
+
+
 def test_a_damaged_curve_is_told_in_a_sentence_and_the_rest_is_drawn(copy: Callable[[str], Path]) -> None:
     workdir = copy("finished")
     curve = sorted(workdir.glob("runs/*/storage/curve.jsonl"))[0]

@@ -47,6 +47,7 @@ class PlainTorch:
         attention = attention_of(hyper, self._device)
         self.model = build(hyper, seed, self._device, attention)
         self.attention = told_attention(self.model, attention)
+        self.start_digest: str | None = self.model.start_digest
         self.parameters = sum(p.numel() for p in self.model.parameters())
         self._optimizer = FlatAdamW(self.model, hyper.optimizer, hyper.width_ratio)
         self._count = count_of(hyper)

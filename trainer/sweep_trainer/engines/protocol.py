@@ -23,6 +23,8 @@ class Engine(Protocol):
     """How losses and gradients are computed, and why so; for the log."""
     attention: str
     """The attention kernel and its version; for the record."""
+    start_digest: str | None
+    """Of the weights that the objective starts from, as they were read; None where they were random."""
 
     @property
     def sequences(self) -> int | None:

@@ -57,6 +57,7 @@ class Zero:
         self.sequences = config["train_micro_batch_size_per_gpu"]
         self.model = build(hyper, self._seed, torch.device("cpu"), self._attention)
         self.attention = told_attention(self.model, self._attention)
+        self.start_digest: str | None = self.model.start_digest
         self.parameters = sum(p.numel() for p in self.model.parameters())
         self._shapes = {name: tuple(p.shape) for name, p in self.model.named_parameters()}
         if training.activation_checkpointing:
