@@ -230,9 +230,11 @@ def test_names_and_messages_cannot_become_markup(copy: Callable[[str], Path]) ->
     assert hostile in "".join(outline.words)
 
 
-def test_what_a_common_trunk_saved_against_separate_runs_stands_with_the_cost(copy: Callable[[str], Path]) -> None:
+def test_what_a_common_trunk_saved_against_separate_runs_stands_with_the_cost(
+    story: Story, copy: Callable[[str], Path]
+) -> None:
+    assert "branch off one trunk" not in words_of(story("finished"))
     workdir = copy("finished")
-    assert "branch off one trunk" not in words_of(workdir)
     for file in workdir.glob("runs/*/status.json"):
         run = json.loads(file.read_text())
         for record in run["accepted"]:
