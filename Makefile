@@ -62,13 +62,16 @@ lock: setup ## pin the newest versions that fit pyproject.toml
 	@$(PIN) --extra operator --extra report -o requirements/operator.txt -c requirements/dev.txt
 	@$(PIN) $(addprefix --extra ,trainer tiktoken s3 gs) -o requirements/trainer.txt -c requirements/dev.txt
 
-figures: setup ## every figure of the docs anew (about half an hour; run it on an idle machine)
+figures: setup ## every figure of the docs anew (it takes long; run it on an idle machine)
 	@$(BIN)/python benchmarks/published.py $(SHARED)/data --write docs/published.md
 	@$(BIN)/python benchmarks/calibration.py --write
 	@$(BIN)/python benchmarks/error_rates.py --write
 	@$(BIN)/python benchmarks/laptop_seeds.py score
 	@$(BIN)/python benchmarks/laptop.py --json benchmarks/results/laptop.json
 	@$(BIN)/python benchmarks/trainer.py --json benchmarks/results/trainer.json
+	@$(BIN)/python benchmarks/trainer.py --docs
+	@$(BIN)/python benchmarks/engines.py && $(BIN)/python benchmarks/engines.py --docs
+	@$(BIN)/python benchmarks/memory.py --json benchmarks/results/memory.json
 	@$(BIN)/python benchmarks/tokenizing.py --json benchmarks/results/tokenizing.json
 	@$(BIN)/python benchmarks/metrics.py --json benchmarks/results/metrics.json
 	@$(BIN)/python benchmarks/chart.py --json benchmarks/results/chart.json

@@ -394,6 +394,7 @@ def test_when_no_node_comes_for_one_that_is_lost_the_attempt_ends_in_one_sentenc
 def answering(monkeypatch: pytest.MonkeyPatch, heard: Callable[[], object]) -> Any:
     """A desk whose actor is here: it answers by the function, and where that gives None in no time."""
     monkeypatch.setattr(ray_driver, "_ASK_SECONDS", 0.0)
+    monkeypatch.setattr(ray_driver, "_WORD_SECONDS", 0.0)
 
     def get(answer: object, timeout: float) -> object:
         if answer is None:

@@ -44,6 +44,8 @@ _LOST_SECONDS = 45.0
 """How long the desk may be silent before the driver takes Ray for lost."""
 _AWAY_SECONDS = 600.0
 """How long workers that were there may be gone, all of them, before the attempt ends: a node may take that to come."""
+_WORD_SECONDS = 1.5
+"""How long a driver that was asked to stop waits for each worker's next word: one may just have done its first step."""
 _UNSAVED_SECONDS = 20.0
 """How long workers that had something to save may be silent, before a driver that was asked to stop leaves without
 them: they may be lost, or hold Python up for seconds while they put gigabytes together."""
@@ -207,18 +209,19 @@ def _pass_on(
     `lost` is called with the seconds that the workers have been gone, zero where the desk is; `leave` when the driver
     was asked to stop and nobody has anything to save: no worker was placed yet, or none has done a step.
     """
-    heard, told = math.inf, False  # before its first word the desk is on its way, which may take minutes
+    heard, told = math.inf, None  # before its first word the desk is on its way, which may take minutes
     while not over.wait(_ASK_SECONDS):
         asked = interruption.requested
         try:
-            if asked and not told:
+            if asked and told is None:
                 ray.get(desk.stop.remote(), timeout=_ANSWER_SECONDS)
-                told = True
+                told = time.monotonic()
             silence, unsaved, ended = ray.get(desk.heard.remote(), timeout=_ANSWER_SECONDS)
             heard = time.monotonic()
-            if asked and not ended and unsaved > _UNSAVED_SECONDS and not over.is_set():
+            answered = told is not None and heard - told > _WORD_SECONDS
+            if answered and not ended and unsaved > _UNSAVED_SECONDS and not over.is_set():
                 leave()
-            if silence > _AWAY_SECONDS and not told and not over.is_set():  # Ray Train would wait for ever
+            if silence > _AWAY_SECONDS and told is None and not over.is_set():  # Ray Train would wait for ever
                 lost(silence)
         except ray.exceptions.RayError:  # a time-out is one too
             if asked and heard == math.inf and not over.is_set():
