@@ -11,7 +11,8 @@ whether ours was ahead of each. Needs no data: tokens are random.
 
 Cases are measured from the most telling to the least, in a process beside this one. A case that fails is a row with its
 reason; one that hangs is ended, with that process, when its time or the whole command's is over; what the time does not
-allow is left out and named. The command ends with its table within --minutes and a few seconds, whatever happens.
+allow is left out and named. The command ends with its table within --minutes and a few seconds, whatever happens. What
+was compiled is kept on the machine's disk, so that a second time gets further.
 
 `--rehearse` takes every case's way on the CPU with tiny shapes, to see before a GPU is at hand that each still runs;
 its figures mean nothing. Exit status: 0 with a table, 2 without a GPU.
@@ -30,7 +31,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import minimal_trainers
 import numpy as np
@@ -43,15 +44,16 @@ from sweep_analysis.memory import peak, setting_of
 from sweep_analysis.recipe import Data, Hyperparameters, Training, resolve
 from sweep_analysis.scale import parse_scale
 from sweep_analysis.shape import Shape
+from sweep_trainer.failure import RunError
 from sweep_trainer.meter import peak_flops
 
 BEGUN = time.monotonic() - (time.time() - psutil.Process().create_time())
 """When the command was started: the imports count."""
 NO_GPU = 2
-CASE_SECONDS = 110.0
-"""The longest that one case may take: its compilation, and three times what a step was reckoned with."""
+CASE_SECONDS = 150.0
+"""The longest that one case may take, its compilation included."""
 LAST_SECONDS = 5.0
-"""Kept for the table."""
+"""Kept for ending the process beside, and for the table."""
 GOAL = ("1.3B", 0.55)
 """The MFU that is aimed at."""
 OURS = "ours, compiled"
@@ -118,30 +120,37 @@ class Case:
 
 
 def cases(sizes: list[str]) -> list[Case]:
-    """The most telling first: ours and the minimal ones at every size, then variants of the largest."""
-    largest = sizes[-1]
-    found = []
-    for size in (largest, *sizes[:-1]):
-        found.append(Case(size, OURS, (("compile", True),)))
-        found += [Case(size, name) for name, (_, how) in MINIMAL.items() if size == largest or how != "not at all"]
-        if size == largest:
-            recomputed = (("compile", True), ("activation_checkpointing", True))
-            found += [
-                Case(largest, "ours, checkpointing, compiled", recomputed),
-                Case(largest, "ours, not compiled"),
-                Case(largest, "ours, checkpointing", (("activation_checkpointing", True),)),
-            ]
-    for kernel in ("Fa4", "Fa3", "Fa2", "Sdpa"):
-        found.append(Case(largest, f"ours, {kernel}", (("attention", kernel),)))
-    for offload in (None, "Cpu"):
-        for stage in (1, 2, 3):
-            zero = DeepSpeed(zero_stage=stage, offload_optimizer=offload)
-            name = f"ours, ZeRO {stage}{', offload' if offload else ''}"
-            found.append(
-                Case(sizes[0] if offload else largest, name, (("engine", "DeepSpeed"), ("deepspeed", zero)), True)
+    """The most telling first, the ways that wait longest for a compiler spread out: ours and the minimal ones at the
+    largest size and at the smallest, what the rest costs at the largest, and what is left of the other sizes."""
+    largest, smallest = sizes[-1], sizes[0]
+
+    def beside(size: str) -> list[Case]:
+        names = [name for name, (_, how) in MINIMAL.items() if size == largest or how != "not at all"]
+        return [Case(size, OURS, (("compile", True),)), *(Case(size, name) for name in names)]
+
+    def zero(size: str, offload: Literal["Cpu"] | None) -> list[Case]:
+        return [
+            Case(
+                size,
+                f"ours, ZeRO {stage}{', offload' if offload else ''}",
+                (("engine", "DeepSpeed"), ("deepspeed", DeepSpeed(zero_stage=stage, offload_optimizer=offload))),
+                alone=True,
             )
-    found += [Case(size, "ours, not compiled") for size in sizes[:-1]]
-    return found
+            for stage in (1, 2, 3)
+        ]
+
+    found = beside(largest)
+    found += [Case(largest, "ours, not compiled")]
+    found += [Case(largest, "ours, checkpointing", (("activation_checkpointing", True),))]
+    found += beside(smallest) if smallest != largest else []
+    found += zero(largest, None)
+    found += [Case(largest, f"ours, {kernel}", (("attention", kernel),)) for kernel in ("Fa4", "Fa3", "Fa2", "Sdpa")]
+    for size in sizes[1:-1]:
+        found += beside(size)
+    found += zero(smallest, "Cpu")
+    recomputed = (("compile", True), ("activation_checkpointing", True))
+    found += [Case(largest, "ours, checkpointing, compiled", recomputed)]
+    return found + [Case(size, "ours, not compiled") for size in sizes[:-1]]
 
 
 def main() -> int:
@@ -158,7 +167,7 @@ def main() -> int:
     deadline = BEGUN + 60 * options.minutes - LAST_SECONDS
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
-    wanted = cases(options.sizes)
+    wanted = cases([size for size in scale.shapes if size in options.sizes])
     with Beside(scale) as beside:
         for number, case in enumerate(wanted):
             left = deadline - time.monotonic()
@@ -201,7 +210,7 @@ class Beside:
         except (EOFError, OSError):
             status = self._end()
             return {"failed": f"its process ended with status {status}"}
-        if "failed" in row or case.alone:
+        if row.pop("spoilt", False) or case.alone:
             self._end()  # what is left of it must not cost the next
         return row
 
@@ -256,7 +265,8 @@ def measuring(pipe: Connection, scale: Scale) -> None:
             row = measured(case, scale)
         except Exception as error:  # noqa: BLE001  # one kernel that is not installed must not cost the other rows
             lines = str(error).strip().splitlines() or [""]
-            row = {"failed": f"{type(error).__name__}: {lines[0][:200]}"}
+            refused = isinstance(error, RunError | ImportError | ValueError)  # before anything was computed
+            row = {"failed": f"{type(error).__name__}: {lines[0][:200]}", "spoilt": not refused}
         pipe.send(row)
 
 
