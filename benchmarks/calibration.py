@@ -66,7 +66,7 @@ def main() -> int:
             "averaged", averaged
         ),
         "Other rules for the same choice": _variants_table(rules),
-        "Nothing of the fit chosen: 128 settings from a box, mixed by each ladder's own past": _without(
+        "Nothing of the fit chosen: 192 settings drawn at random, mixed by each ladder's own past": _without(
             "mean of rung", _origins_table("mixed", strict)
         ),
         "Other ways to mix": _variants_table(mixtures),
@@ -165,27 +165,29 @@ MIXED = "as above"
 
 def _mixtures(ladders: list[Ladder]) -> dict[str, tuple[Tables, Tuned]]:
     """What each way to mix gives the origins, its scale tuned on the other three."""
-    drawn = [tuning.table(ladders, settings) for settings in mixing.drawn()]
-    half = len(drawn) // 2
+    drawn = [
+        [tuning.table(ladders, settings) for settings in mixing.drawn(count, box, seed=seed)]
+        for seed, (box, count) in enumerate(mixing.DRAWS)
+    ]
+    together = [member for members in drawn for member in members]
     usual = mixing.Weighing()
     ways = {
-        MIXED: (drawn, usual),
-        "the first half of the draws": (drawn[:half], usual),
-        "the other half": (drawn[half:], usual),
-        "64 draws from a box twice as wide": (
-            [tuning.table(ladders, settings) for settings in mixing.drawn(64, mixing.WIDER, seed=1)],
-            usual,
-        ),
-        **{name: (drawn, how) for name, how in mixing.WAYS.items()},
+        MIXED: (together, usual),
+        "the first half of the draws": ([x for members in drawn for x in members[: len(members) // 2]], usual),
+        "the other half": ([x for members in drawn for x in members[len(members) // 2 :]], usual),
+        "those from the box alone": (drawn[0], usual),
+        "those from the box twice as wide alone": (drawn[1], usual),
+        **{name: (together, how) for name, how in mixing.WAYS.items()},
         "the middle of the box, and no mixture": ([tuning.table(ladders, mixing.middle())], usual),
     }
     given = {}
     for name, (members, how) in ways.items():
         there: Tables = {}
         tuned: Tuned = {}
+        blind = None if how.others else mixing.mixed(members, how, ())
         for origin in members[0].origins:
             others = tuple(o for o in members[0].origins if o != origin)
-            there[origin] = mixing.mixed(members, how, others)
+            there[origin] = blind or mixing.mixed(members, how, others)
             tuned[origin] = tuning.tune(
                 there[origin], mixing.START, others, evaluations=600, free=mixing.SCALE, held=mixing.HELD
             )

@@ -69,7 +69,8 @@ WIDER: Mapping[str, Span] = {
     for name, s in BOX.items()
 } | {"fit_adapts": BOX["fit_adapts"], "alike": BOX["alike"], "recency": Span(0.0, 3.0, False)}
 """Twice as wide, where that is possible."""
-DRAWS = 128
+DRAWS = ((BOX, 128), (WIDER, 64))
+"""Two thirds of the draws lie in the box; the others in one twice as wide, since its bounds are but a guess."""
 START = Settings(
     fit_factor=1.0,
     floor=0.003,
@@ -87,8 +88,8 @@ HELD = 0.5 / log(3.0) ** 2 / 100.0
 """They stay near START: a factor of three is one sd, against the likelihood of a hundred forecasts."""
 
 
-def drawn(count: int = DRAWS, box: Mapping[str, Span] = BOX, *, seed: int = 0) -> list[Settings]:
-    """Settings spread evenly over the box: a scrambled Sobol sequence, `count` a power of two."""
+def drawn(count: int, box: Mapping[str, Span] = BOX, *, seed: int = 0) -> list[Settings]:
+    """Settings spread evenly over a box: a scrambled Sobol sequence, `count` a power of two."""
     return [_settings(box, shares) for shares in qmc.Sobol(len(box), scramble=True, rng=seed).random(count)]
 
 

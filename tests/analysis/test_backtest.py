@@ -155,7 +155,7 @@ def test_published_intervals_are_narrow(scores):
     assert summary.by_jump[0].median_width <= 0.038
 
 
-@pytest.mark.parametrize("chosen_anew", ["leaveOneOriginOut", "constantsAveraged"])
+@pytest.mark.parametrize("chosen_anew", ["leaveOneOriginOut", "constantsAveraged", "mixedByOwnPast"])
 def test_the_kept_calibration_meets_its_marks_on_every_origin_that_was_left_out(chosen_anew):
     kept = json.loads((ROOT / "benchmarks" / "results" / "calibration.json").read_text())[chosen_anew]
     assert 0.93 <= kept["coverage"] <= 0.97
