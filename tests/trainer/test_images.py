@@ -10,9 +10,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ("operator", "trainer")
@@ -64,6 +68,53 @@ def test_the_operators_image_holds_no_torch_and_the_trainers_no_kubernetes() -> 
     pins = {image: (ROOT / "requirements" / f"{image}.txt").read_text() for image in IMAGES}
     assert not re.search(r"^(torch|ray|deepspeed)==", pins["operator"], re.M)
     assert not re.search(r"^kubernetes==", pins["trainer"], re.M)
+
+
+def versions(which: str) -> dict[str, Version]:
+    """The pinned packages on this system."""
+    lines = (ROOT / "requirements" / f"{which}.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line[:1].isalnum()]
+    here = [pin for pin in pins if pin.marker is None or pin.marker.evaluate()]
+    return {canonicalize_name(pin.name): Version(str(pin.specifier).removeprefix("==")) for pin in here}
+
+
+OVERRIDDEN = {"python-dateutil"}
+"""As pyproject.toml says and why."""
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_each_package_of_an_image_declares_the_others_versions_compatible(image: str) -> None:
+    pins = versions(image)
+    declared = 0
+    for name in pins:
+        try:
+            requirements = metadata.requires(name) or ()
+        except metadata.PackageNotFoundError:
+            continue
+        for requirement in map(Requirement, requirements):
+            wanted = canonicalize_name(requirement.name)
+            if wanted in OVERRIDDEN or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+                continue
+            assert wanted in pins, f"{name} needs {requirement}, which {image}.txt has not"
+            assert requirement.specifier.contains(pins[wanted], prereleases=True), f"{name} needs {requirement}"
+            declared += 1
+    assert declared > len(pins) / 2
+
+
+def test_the_gpu_image_compiles_flash_attention_with_what_it_and_pytorch_ask_for() -> None:
+    text, pins = dockerfile("trainer"), versions("trainer")
+    toolkit = next(Requirement(line) for line in metadata.requires("torch") or () if line.startswith("cuda-toolkit"))
+    (major, minor) = Version(str(toolkit.specifier).removeprefix("==")).release[:2]
+    assert re.search(rf"^ARG CUDA_BASE=nvidia/cuda:{major}\.{minor}\.\d+-devel-", text, re.M)
+    flash = Version(re.findall(r"^ARG FLASH_ATTN=(\S+)$", text, re.M)[0])
+    extra = next(Requirement(line) for line in metadata.requires("scalingsweep") or () if line.startswith("flash-attn"))
+    assert extra.specifier.contains(flash)
+    assert {"torch", "einops", "packaging", "psutil", "ninja", "setuptools"} <= set(pins), "what its setup.py imports"
+    header = (Path(str(metadata.distribution("torch").locate_file("torch"))) / "include/ATen/ATen.h").read_text()
+    asked = re.findall(r"#error C\+\+(\d+) or later", header)
+    assert asked == ["20"]
+    assert f"s/-std=c++17/-std=c++{asked[0]}/g" in text
+    assert "Not built with nvcc and not run on a GPU yet" in text
 
 
 def buildah(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import socket
 import struct
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from several_ranks import free_port
 from tiny_run import losses_of, moved, written
 
 from sweep_analysis.execution import ReportTo
@@ -37,12 +37,6 @@ def wait_for(true: Callable[[], bool], seconds: float = 120) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.2)
-
-
-def free_port() -> int:
-    with socket.socket() as there:
-        there.bind(("127.0.0.1", 0))
-        return int(there.getsockname()[1])
 
 
 @contextlib.contextmanager
