@@ -1,6 +1,7 @@
 """Any causal language model of `transformers`, by name: sized exactly without the library, built, trained, exported."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -245,3 +246,41 @@ def test_the_trainers_process_says_it_in_one_sentence_and_exits_with_status_2(or
     assert done.returncode in (ExitStatus.BAD_CONFIGURATION, ExitStatus.FAILED)
     assert "Traceback" not in done.stderr
     assert "GPT2Config has no no_such_field" in failure_of(bad).message
+
+
+MANIFEST = """\
+apiVersion: scalingsweep.dev/v1alpha1
+kind: ScalingSweep
+metadata: {name: climb}
+spec:
+  target: {parameters: 3M, tokens: 60M}
+  ladder:
+    rungs:
+    - {name: a, runs: [{parameters: 200K, tokensPerParameter: [10, 20]}]}
+    - {name: b, runs: [{parameters: 300K, tokensPerParameter: [10, 20]}]}
+    - {name: c, runs: [{parameters: 450K, tokensPerParameter: [10, 20]}]}
+    - {name: d, runs: [{parameters: 700K, tokensPerParameter: [10, 20]}]}
+  gate: {warmupRungs: 3, tolerance: 0.03}
+  training: {data: {corpus: Classics}, model: {family: HuggingFace, MODEL}, batchTokens: 2048}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "status", "sentence"),
+    [
+        ("architecture: mixtral, configuration: {num_local_experts: 4}", 0, "climb: fine, 4 rungs of 4 runs in all"),
+        ("architecture: gpt3", 2, "spec.training.model: transformers .* has no causal language model 'gpt3'"),
+        ("architecture: jamba", 2, "architecture jamba .* cannot be sized by the shape rule"),
+        ("architecture: gpt2, configuration: {n_embd: 4}", 2, "configuration.n_embd follows from parameters"),
+    ],
+)
+def test_a_manifest_is_planned_or_refused_before_anything_starts(
+    model: str, status: int, sentence: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sweep.yaml").write_text(MANIFEST.replace("MODEL", model))
+    command = [sys.executable, "-m", "sweep_operator.cli", "lint", str(tmp_path / "sweep.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    assert re.search(sentence, done.stdout + done.stderr)
+    assert "Traceback" not in done.stderr

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_run import carried_out, order_of, records_of
 
 from sweep_analysis.measure import Task
 from sweep_analysis.recipe import Training
@@ -24,16 +25,20 @@ metadata: {version: 1.0}
 """
 
 
-def test_a_task_of_lm_eval_is_answered_by_the_models_likelihoods(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from sweep_trainer.lm_eval import measured
-
+@pytest.fixture
+def quiz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that defines a task of four questions; nothing of it is on any hub."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
     questions = [{"q": "aaaa", "c": ["bbb", "aaa"], "a": right} for right in (1, 1, 1, 0)]
     (tmp_path / "quiz.jsonl").write_text("\n".join(map(json.dumps, questions)) + "\n")
     (tmp_path / "quiz.yaml").write_text(TASK.replace("FILE", str(tmp_path / "quiz.jsonl")))
+    return tmp_path
+
+
+def test_a_task_of_lm_eval_is_answered_by_the_models_likelihoods(quiz: Path) -> None:
+    from sweep_trainer.lm_eval import measured
+
     training = Training.model_validate(
         {"data": {"sources": [{"name": "a", "files": ["a.jsonl"]}]}, "sequence_length": 32}
     )
@@ -41,5 +46,15 @@ def test_a_task_of_lm_eval_is_answered_by_the_models_likelihoods(
     def likes_a(rows: np.ndarray) -> list[tuple[float, bool]]:
         return [(1.0 + float((row[row >= 0] != ord("a")).sum()), False) for row in rows]
 
-    (result,) = measured([Task(name="local_quiz", kind="LmEval", data=str(tmp_path))], training, likes_a)
+    (result,) = measured([Task(name="local_quiz", kind="LmEval", data=str(quiz))], training, likes_a)
     assert (result.questions, result.accuracy, result.normalized_accuracy) == (4, 0.75, 0.75)
+
+
+def test_a_runs_record_has_what_lm_eval_measured_of_its_model(quiz: Path, training: Training, tmp_path: Path) -> None:
+    tasks = [{"name": "local_quiz", "kind": "LmEval", "data": str(quiz), "limit": 3}]
+    asked = Training.model_validate(training.to_json() | {"evaluation": {"tasks": tasks}})
+    order = order_of(asked, 7_000, (10,), tmp_path)
+    carried_out(order)
+    ((result,),) = (record.evaluations for record in records_of(order).values())
+    assert (result.name, result.kind, result.questions) == ("local_quiz", "LmEval", 3)
+    assert result.accuracy in (0.0, 1.0)  # the same question three times
