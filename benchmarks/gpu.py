@@ -50,8 +50,6 @@ from sweep_trainer.meter import peak_flops
 BEGUN = time.monotonic() - (time.time() - psutil.Process().create_time())
 """When the command was started: the imports count."""
 NO_GPU = 2
-CASE_SECONDS = 150.0
-"""The longest that one case may take, its compilation included."""
 LAST_SECONDS = 5.0
 """Kept for ending the process beside, and for the table."""
 GOAL = ("1.3B", 0.55)
@@ -82,6 +80,8 @@ class Scale:
     """Steps before those that are measured; the first waits for the compiler."""
     seconds: float
     """Of measuring, about."""
+    longest: float
+    """Seconds that one case may take, its compilation included."""
 
 
 ON_GPU = Scale(
@@ -94,6 +94,7 @@ ON_GPU = Scale(
     pieces=4,
     settle=2,
     seconds=5.0,
+    longest=150.0,
 )
 REHEARSAL = Scale(
     device="cpu",
@@ -104,6 +105,7 @@ REHEARSAL = Scale(
     pieces=2,
     settle=1,
     seconds=0.1,
+    longest=400.0,
 )
 
 
@@ -174,7 +176,7 @@ def main() -> int:
             if left <= 0:
                 left_out = [f"{case.size} {case.name}" for case in wanted[number:]]
                 break
-            rows.append({"size": case.size, "case": case.name, **beside.row(case, min(left, CASE_SECONDS))})
+            rows.append({"size": case.size, "case": case.name, **beside.row(case, min(left, scale.longest))})
             print(told(rows[-1]), flush=True)
             kept(options.json, beside.about, rows, left_out)
     kept(options.json, beside.about, rows, left_out)
