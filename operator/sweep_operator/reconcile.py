@@ -12,7 +12,6 @@ from sweep_operator import ladder, run
 from sweep_operator.acceptance import Refused
 from sweep_operator.api import Imports, ScalingRun, ScalingSweep
 from sweep_operator.clusters import (
-    ABSENT,
     Cluster,
     Conflict,
     Ending,
@@ -96,9 +95,8 @@ def _imported(cluster: Cluster, sweep: ScalingSweep) -> Imports | Refused:
 
 def reconcile_run(cluster: Cluster, sweep: ScalingSweep, child: ScalingRun, now: datetime) -> Progressed:
     """One pass over one run of a sweep. Raises Conflict."""
-    attempt = child.status.attempt
-    workload = cluster.workload(child, attempt) if attempt else ABSENT
-    decision = run.decide(sweep, child, workload, now)
+    attempt = run.newest_attempt(child)
+    decision = run.decide(sweep, child, cluster.workload(child, attempt), now)
     again = decision.requeue_seconds
     if decision.do is run.Do.START:
         try:

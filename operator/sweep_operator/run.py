@@ -3,7 +3,7 @@
 Owns the states of a run, what counts as a failure, and which records are valid. It reads frozen inputs and returns
 either one new status or one thing to do, never both.
 
-    Queued ── attempt opened ──▶ Running ── its records accepted, its processes gone ──▶ Succeeded
+    Queued ── attempt starts ──▶ Running ── its records accepted, its processes gone ──▶ Succeeded
     Running ── lost to the machine, or asked to stop ──▶ Waiting ── wanted ──▶ next attempt
     Running ── failed, may be retried ──▶ Waiting ── after a back-off ──▶ next attempt
     Running ── failed, may not ──▶ Failed ── retryToken ──▶ Waiting
@@ -11,6 +11,9 @@ either one new status or one thing to do, never both.
     any ── the sweep is aborted ──▶ Aborted, once its processes are gone
 
 An attempt that cannot start (no node, no image) or has gone silent is told to end, and the reason is kept with it.
+The first attempt is open from the run's creation on and needs no write of its own; each later one is written down
+before it starts. That an attempt runs is written down once it has lasted, or its trainer has spoken: a short run would
+cost the API server more for such news than for all the rest.
 """
 
 import hashlib
@@ -44,6 +47,8 @@ LAST_WORDS_SECONDS = 15.0
 """How long a trainer that has handed in its last record takes to end: one write then says both."""
 WORTH_TELLING_SECONDS = 60.0
 """A wait shorter than this is not worth a write."""
+RUNNING_SECONDS = ACCOUNTING_SECONDS
+"""For so long an attempt that has said nothing runs before that is worth a write; what it used is written down then."""
 
 
 class Wanted(StrEnum):
@@ -85,17 +90,42 @@ def wanted_of(sweep: ScalingSweep) -> Wanted:
 
 def decide(sweep: ScalingSweep, run: ScalingRun, workload: Workload, now: datetime) -> RunDecision:
     """The next step of a run; `workload` is what is known of its newest attempt."""
+    run = _begun(sweep, run, workload, now)
     counted = run.changed(status=_with_records(run, workload))
     decision = _decide(sweep, counted, workload, now)
     status = decision.status
+    if decision.do is Do.NOTHING and _ends_soon(counted, workload, now):
+        return RunDecision(requeue_seconds=LAST_WORDS_SECONDS)
     if status is None and counted.status != run.status:
-        if _ends_soon(counted, workload, now):
-            return replace(decision, requeue_seconds=LAST_WORDS_SECONDS)
         decision, status = RunDecision(status=counted.status), counted.status
     if status is None:
         return decision
     conditions = conditions_of(status, workload, run.metadata.generation, now)
     return replace(decision, status=status.changed(conditions=conditions))
+
+
+def newest_attempt(run: ScalingRun) -> int:
+    """The attempt that a workload is asked about or started for: the first, where none was written down yet."""
+    return max(1, run.status.attempt)
+
+
+def _begun(sweep: ScalingSweep, run: ScalingRun, workload: Workload, now: datetime) -> ScalingRun:
+    """The run with its first attempt open, where it is there or wanted and was not written down yet."""
+    if run.status.attempt or (workload.state is WorkloadState.ABSENT and wanted_of(sweep) is not Wanted.RUN):
+        return run
+    return run.changed(status=_opened(sweep, run.status, workload.created_at or timestamp(now)))
+
+
+def _opened(sweep: ScalingSweep, status: RunStatus, at: str) -> RunStatus:
+    """The status with its next attempt open."""
+    attempt = Attempt(attempt=status.attempt + 1, started_at=at)
+    return _with_attempts(status, (*status.attempts, attempt)).changed(
+        attempt=attempt.attempt,
+        state=RunState.QUEUED,
+        workload=None,
+        not_before=None,
+        retry_token=sweep.spec.retry_token,
+    )
 
 
 def _ends_soon(run: ScalingRun, workload: Workload, now: datetime) -> bool:
@@ -126,15 +156,7 @@ def _decide(sweep: ScalingSweep, run: ScalingRun, workload: Workload, now: datet
     if status.not_before is not None and timestamp(now) < status.not_before:
         wait = (datetime.fromisoformat(status.not_before) - now).total_seconds()
         return RunDecision(requeue_seconds=max(0.01, wait))
-    attempt = Attempt(attempt=status.attempt + 1, started_at=timestamp(now))
-    opened = _with_attempts(status, (*status.attempts, attempt)).changed(
-        attempt=attempt.attempt,
-        state=RunState.QUEUED,
-        workload=None,
-        not_before=None,
-        retry_token=sweep.spec.retry_token,
-    )
-    return RunDecision(status=opened)
+    return RunDecision(status=_opened(sweep, status, timestamp(now)))
 
 
 def _finished(sweep: ScalingSweep, run: ScalingRun, wanted: Wanted) -> RunDecision:
@@ -204,12 +226,17 @@ def _running(sweep: ScalingSweep, run: ScalingRun, attempt: Attempt, workload: W
     seconds = max(workload.gpu_seconds, attempt.gpu_seconds)
     seconds_step, flops_step = _accounting_steps(sweep, attempt)
     due = seconds - attempt.gpu_seconds >= seconds_step or flops - status.flops >= flops_step
-    if status.state is not RunState.RUNNING or due:
+    progress = status.progress
+    spoke = progress is not None and progress.attempt == attempt.attempt
+    untold = status.state is not RunState.RUNNING
+    if due or (untold and (spoke or workload.quiet_seconds >= RUNNING_SECONDS)):
         watched = attempt.changed(gpu_seconds=seconds, scheduled_at=attempt.scheduled_at or workload.scheduled_at)
         noted = _with_attempts(status, (*status.attempts[:-1], watched))
         return RunDecision(
             status=noted.changed(state=RunState.RUNNING, flops=flops, workload=workload.reference or status.workload)
         )
+    if untold:
+        return RunDecision(requeue_seconds=RUNNING_SECONDS - workload.quiet_seconds + 0.01)
     devices = max(1, run.spec.placement.gpus_per_node)
     account = (attempt.gpu_seconds + seconds_step - seconds) / devices
     return RunDecision(requeue_seconds=max(0.1, min(max(limit - silent, quiet) + 0.01, account)))

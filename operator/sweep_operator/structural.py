@@ -11,7 +11,18 @@ from typing import Any
 from pydantic import BaseModel
 
 from sweep_analysis.recipe import Training
-from sweep_operator.api import Placement, RunStatus, SweepStatus
+from sweep_analysis.record import Progress, Record, RecordSet
+from sweep_operator.api import (
+    Attempt,
+    Condition,
+    Placement,
+    RungStatus,
+    RunSpec,
+    RunStatus,
+    ScalingRun,
+    SweepStatus,
+    WorkloadReference,
+)
 from sweep_operator.api.rules import RULES, SCALE_RULES
 
 Schema = dict[str, Any]
@@ -26,13 +37,12 @@ LIST_KEYS: Mapping[tuple[str, str], tuple[str, ...]] = {
 }
 """Lists whose entries have an identity, so that several writers may each keep their own; all others are atomic."""
 
-ONE_WRITER = {
-    (SweepStatus.__name__, "rungs"),
-    (RunStatus.__name__, "attempts"),
-    (RunStatus.__name__, "accepted"),
+WRITTEN_WHOLE = {
+    model.__name__
+    for model in (Attempt, Condition, Progress, Record, RecordSet, RungStatus, RunSpec, WorkloadReference)
 }
-"""Lists of which the operator alone writes the entries, each as a whole: the API server then keeps account of entries
-rather than of their fields, which makes every write of a status cheaper for it."""
+"""Objects that one writer always writes as a whole: the API server then keeps account of the object rather than of its
+fields, which makes every write of what holds it cheaper."""
 
 OWN_DEFAULTS = (Placement.__name__, Training.__name__)
 """Whose left-out fields mean something of their own (another placement's, a rule's), so that the API server must not
@@ -63,6 +73,10 @@ def structural(model: type[BaseModel]) -> Schema:
     properties["apiVersion"] = {"type": "string", "description": "The version of this form: scalingsweep.dev/v1alpha1."}
     properties["kind"] = {"type": "string", "description": f"{model.__name__}."}
     properties["metadata"] = {"type": "object"}
+    if model is ScalingRun:  # which is queued from its creation on, before anybody has written its status
+        state = properties["status"]["properties"]["state"]
+        state["default"] = RunStatus().state.value
+        properties["status"]["default"] = {}
     schema["required"] = ["spec"]
     return schema
 
@@ -87,10 +101,10 @@ class Translation:
                 translated |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
                 items = translated["items"]
                 items["required"] = sorted({*items.get("required", ()), *keys})
-                if (name, field) in ONE_WRITER:
-                    items["x-kubernetes-map-type"] = "atomic"
             properties[field] = translated
         schema: Schema = {"type": "object", "description": _one_line(given["description"]), "properties": properties}
+        if name in WRITTEN_WHOLE:
+            schema["x-kubernetes-map-type"] = "atomic"
         if required := given.get("required"):
             schema["required"] = list(required)
         if rules := self.rules.get(name):

@@ -107,6 +107,9 @@ class World:
         return self._put(store, {"metadata": metadata, "spec": {}, "status": status or {}})
 
 
+SUCCEEDED = {"state": "Succeeded", "conditions": [{"type": "Succeeded", "status": "True", "reason": "Accepted"}]}
+
+
 @pytest.fixture
 def world(queue):
     return World(queue)
@@ -133,15 +136,26 @@ def test_a_run_that_changed_wakes_itself_and_soon_its_sweep_whatever_its_labels_
     world.run({"records": [{"attempt": 1, "records": []}]})
     assert taken(queue) == [RUN]
     clock.now += SETTLE_SECONDS
-    assert settle(queue) == [SWEEP], "a run that is new is news"
-    world.run({"records": [{"attempt": 1, "records": []}], "state": "Running"})
-    clock.now += SETTLE_SECONDS
-    assert settle(queue) == [RUN], "what happens to a run short of its end can wait"
+    assert settle(queue) == [], "what happens to a run short of its end can wait"
     clock.now += GATHER_SECONDS
     assert settle(queue) == [SWEEP]
-    world.run({"state": "Succeeded", "conditions": [{"type": "Succeeded", "status": "True", "reason": "Accepted"}]})
+    world.run(SUCCEEDED)
     clock.now += SETTLE_SECONDS
     assert settle(queue) == [RUN, SWEEP], "an end cannot"
+
+
+def test_the_end_of_a_run_wakes_its_sweep_at_once_where_no_other_goes_on(world, queue, clock):
+    world.sweep()
+    for name in ("demo-a-1", "demo-a-2"):
+        world.run(name=name, uid=name)
+    clock.now += GATHER_SECONDS
+    settle(queue)
+    world.run(SUCCEEDED, name="demo-a-1", uid="demo-a-1")
+    clock.now += SETTLE_SECONDS
+    assert SWEEP not in settle(queue)
+    world.run(SUCCEEDED, name="demo-a-2", uid="demo-a-2")
+    clock.now += SETTLE_SECONDS
+    assert SWEEP in settle(queue)
 
 
 def test_progress_alone_wakes_both_after_a_while_and_once(world, queue, clock):

@@ -6,7 +6,14 @@ import pytest
 
 from sweep_operator.clusters.kubernetes.client import Api
 from sweep_operator.clusters.kubernetes.errors import ApiError, NotFound, NotLeading
-from sweep_operator.clusters.kubernetes.events import BURST, REFILL_SECONDS, SERIES_SECONDS, EventSender, Subject
+from sweep_operator.clusters.kubernetes.events import (
+    BURST,
+    KEPT_BACK,
+    REFILL_SECONDS,
+    SERIES_SECONDS,
+    EventSender,
+    Subject,
+)
 from sweep_operator.clusters.kubernetes.resources import CONFIG_MAPS
 from sweep_operator.clusters.port import Event
 
@@ -78,6 +85,13 @@ def test_one_talkative_sweep_is_bounded_and_silences_no_other(sender, api, clock
     clock.now += 3 * REFILL_SECONDS
     tell(sender, *(Event("Failed", f"later {number}") for number in range(100)))
     assert len(api.created) == BURST + 4
+
+
+def test_runs_that_end_well_leave_room_for_the_verdict_and_for_runs_that_do_not(sender, api):
+    tell(sender, *(Event("RunSucceeded", f"seed {number}: 3.1", "a", f"demo-a-{number}") for number in range(100)))
+    assert len(api.created) == BURST - KEPT_BACK
+    tell(sender, Event("OOMKilled", "out of memory", "a", "demo-a-7", warning=True), Event("Held", "3.4", "a"))
+    assert [made["reason"] for made in api.created[-2:]] == ["OOMKilled", "Held"]
 
 
 def test_an_event_whose_series_has_expired_on_the_server_is_told_anew(sender, api, clock):

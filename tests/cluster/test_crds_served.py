@@ -261,7 +261,8 @@ def test_a_progress_write_drops_no_record_and_an_attempt_no_other_attempts(run: 
     assert [entry["attempt"] for entry in status["records"]] == [1, 2]
     assert status["progress"]["step"] == 2
     assert "loss" not in status["progress"]
-    assert "state" not in status, "the API server writes no default into a status"
+    assert status["state"] == "Queued", "as every run is before its status is written"
+    assert "attempt" not in status, "the API server writes no other default into a status"
 
 
 def test_defaults_are_written_down_except_where_leaving_out_means_something(

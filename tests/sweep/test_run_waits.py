@@ -10,7 +10,7 @@ from sweep_analysis.record import FailureReason, Progress, RecordSet
 from sweep_operator.api import Attempt, RunState, WorkloadReference
 from sweep_operator.clusters import ABSENT, Ending, Workload, WorkloadState
 from sweep_operator.conditions import timestamp
-from sweep_operator.run import LAST_WORDS_SECONDS, Do, decide
+from sweep_operator.run import LAST_WORDS_SECONDS, RUNNING_SECONDS, Do, decide
 
 JOB = WorkloadReference(kind="Job", name="j", uid="j-1")
 
@@ -104,6 +104,65 @@ def test_that_it_runs_is_written_once_with_what_carries_it(opened):
     assert conditions(status)["Running"] == ("True", "Running")
     assert conditions(status)["Queued"] == ("False", "Running")
     assert decide(sweep, run.changed(status=status), running(), after(6)).status is None
+
+
+@pytest.fixture
+def created(manifest):
+    """A sweep and a run of it of which nothing has been written since it was created."""
+
+    def of(**spec):
+        sweep = manifest(**spec)
+        run = a_run(sweep)
+        return sweep, run.changed(metadata=run.metadata.changed(uid="r-1"))
+
+    return of
+
+
+def test_the_first_attempt_starts_without_a_write_and_is_written_with_the_first_news(created):
+    sweep, run = created()
+    first = decide(sweep, run, ABSENT, after(0))
+    assert (first.do, first.status) == (Do.START, None)
+    asked = timestamp(after(1))
+    placed = Workload(WorkloadState.PENDING, waiting="NoPod", created_at=asked, reference=JOB)
+    assert decide(sweep, run, placed, after(2)).status is None
+    over = Workload(WorkloadState.ENDED, Ending.PREEMPTED, created_at=asked, reference=JOB)
+    status = decide(sweep, run, over, after(9)).status
+    assert (status.attempt, status.state, status.workload) == (1, RunState.WAITING, JOB)
+    assert [(a.started_at, a.outcome) for a in status.attempts] == [(asked, "Preempted")]
+    again = decide(sweep, run.changed(status=status), ABSENT, after(10))
+    assert (again.do, again.status.attempt) == (Do.NOTHING, 2), "a later attempt is written down before it starts"
+
+
+@pytest.mark.parametrize(("wish", "state"), [({"suspend": True}, None), ({"abort": True}, RunState.ABORTED)])
+def test_no_attempt_is_implied_where_none_is_wanted(created, wish, state):
+    sweep, run = created(**wish)
+    decision = decide(sweep, run, ABSENT, after(0))
+    assert decision.do is Do.NOTHING
+    assert (decision.status.state if decision.status else None) == state
+    assert decision.status is None or decision.status.attempt == 0
+    here = decide(sweep, run, running(quiet_seconds=0.0), after(1))
+    assert here.do is Do.STOP, "but one that is there is told to end"
+
+
+def test_a_short_run_is_not_told_to_run_unless_it_speaks(created):
+    sweep, run = created()
+    fresh = decide(sweep, run, running(quiet_seconds=2.0), after(2))
+    assert fresh.status is None
+    assert fresh.requeue_seconds == pytest.approx(RUNNING_SECONDS - 2.0, abs=0.1)
+    assert decide(sweep, run, running(quiet_seconds=RUNNING_SECONDS), after(10)).status.state is RunState.RUNNING
+    progress = Progress(attempt=1, step=5, steps=10, tokens=5, last_updated=timestamp(START))
+    spoke = run.changed(status=run.status.changed(progress=progress))
+    assert decide(sweep, spoke, running(quiet_seconds=0.0), after(2)).status.state is RunState.RUNNING
+
+
+def test_records_of_an_attempt_that_was_never_written_down_count(created):
+    sweep, run = created()
+    run = reported(run, after(2))
+    held_back = decide(sweep, run, running(quiet_seconds=0.5), after(3))
+    assert held_back.status is None
+    ended = Workload(WorkloadState.ENDED, Ending.COMPLETED, reference=JOB)
+    status = decide(sweep, run, ended, after(4)).status
+    assert (status.state, status.attempt, len(status.accepted)) == (RunState.SUCCEEDED, 1, 2)
 
 
 def test_when_it_was_scheduled_is_written_with_that_it_runs_and_stays(opened):

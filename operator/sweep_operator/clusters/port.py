@@ -77,6 +77,8 @@ class Workload:
     message: str = ""
     waiting: str = ""
     """What a pending workload waits for: a CamelCase reason, explained by `message`."""
+    created_at: str | None = None
+    """When its place was asked for it, where that is kept there."""
     scheduled_at: str | None = None
     """When it was given its place, before images are fetched and processes start."""
     started_at: str | None = None

@@ -19,6 +19,7 @@ from sweep_operator.controller import logs
 from sweep_operator.controller.queue import Key
 from sweep_operator.policy import Policy
 from sweep_operator.reconcile import Progressed, reconcile_run, reconcile_sweep
+from sweep_operator.run import newest_attempt
 
 
 class LiveCluster(Cluster, Protocol):
@@ -84,8 +85,6 @@ class Passes:
         if found is None:
             return Progressed(changed=False)
         sweep, run = found
-        attempt = run.status.attempt
-        with logs.about(
-            namespace=key.namespace, sweep=sweep.metadata.name, rung=run.spec.rung, run=key.name, attempt=attempt
-        ):
+        attempt, rung = newest_attempt(run), run.spec.rung
+        with logs.about(namespace=key.namespace, sweep=sweep.metadata.name, rung=rung, run=key.name, attempt=attempt):
             return reconcile_run(self.cluster, sweep, run, self.now())

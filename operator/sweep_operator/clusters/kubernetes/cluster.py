@@ -51,6 +51,7 @@ from sweep_operator.clusters.kubernetes.views import Identity, JobView, PodView
 _TRAINERS = ("progress", "records")
 """Fields of a run's status that are the trainers' and never written here."""
 _REMEMBERED = 20_000
+_NOTHING = ((0, ""), 0.0)
 
 
 class Events(Protocol):
@@ -76,7 +77,7 @@ class KubernetesCluster:
     """For how long a missing image or configuration may still turn up."""
     _access: Access = field(init=False)
     _heard: dict[str, tuple[tuple[int, str], float]] = field(default_factory=dict, init=False)
-    """By the UID of a run that runs: what it said last, and when that was first seen."""
+    """By the UID of a run that runs: its attempt and what that said last, and when this was first seen."""
     _ours: OrderedDict[str, bool] = field(default_factory=OrderedDict, init=False)
     """By a run's UID: whether it is one that we would have made."""
 
@@ -179,12 +180,14 @@ class KubernetesCluster:
             job = self._look_again(run, attempt)
         uid = job.identity.uid if job is not None else reference.uid if reference is not None else None
         pods = [pod for pod in self._pods(run, attempt) if pod.identity.owner_uid == uid]
-        found = workload_of(run, attempt, job, pods, _now(), self.patience_seconds)
+        ran = self._heard.get(run.metadata.uid, _NOTHING)[0][0] == attempt
+        found = workload_of(run, attempt, job, pods, _now(), self.patience_seconds, ran)
         if found.state is WorkloadState.ENDED and not _told_everything(run):
             self._hear_it_out(run)
         if found.state is WorkloadState.RUNNING:
-            return replace(found, quiet_seconds=self._quiet_seconds(run))
-        self._heard.pop(run.metadata.uid, None)
+            return replace(found, quiet_seconds=self._quiet_seconds(run, attempt))
+        if run.status.attempts and run.status.attempts[-1].ended_at is not None:
+            self._heard.pop(run.metadata.uid, None)  # until its end is written down, only this tells that it ran
         return found
 
     def start(self, sweep: ScalingSweep, run: ScalingRun, attempt: int) -> None:
@@ -289,11 +292,11 @@ class KubernetesCluster:
         self.caches.jobs.put(document)
         return self._job(run, attempt)
 
-    def _quiet_seconds(self, run: ScalingRun) -> float:
+    def _quiet_seconds(self, run: ScalingRun, attempt: int) -> float:
         """Since when this process has heard nothing new of the run."""
         progress = run.status.progress
-        said = (run.status.attempt, progress.last_updated if progress else "")
-        known, since = self._heard.get(run.metadata.uid, (None, 0.0))
+        said = (attempt, progress.last_updated if progress else "")
+        known, since = self._heard.get(run.metadata.uid, _NOTHING)
         now = time.monotonic()
         if known != said:
             self._heard[run.metadata.uid] = (said, now)

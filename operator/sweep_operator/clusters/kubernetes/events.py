@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 REPORTER = "scalingsweep.dev/operator"
 BURST, REFILL_SECONDS = 30, 20.0
 """So many events of one sweep at once, and one more for each so many seconds."""
+KEPT_BACK = 20
+"""Of these, so many are for warnings and for what concerns a rung or the sweep: a rung of a hundred runs that end well
+must not leave its verdict untold."""
 SERIES_SECONDS = 360.0
 """The same event within this time of its last is counted, not told again (as Kubernetes' own series end)."""
 COUNTED_EVERY_SECONDS = 30.0
@@ -135,7 +138,8 @@ class EventSender:
                 except NotFound:  # events live an hour
                     del self._told[key]
             return
-        if not self._allowed(subject.uid, now):
+        routine = bool(event.run) and not event.warning
+        if not self._allowed(subject.uid, now, keep=KEPT_BACK if routine else 0):
             self.dropped += 1
             return
         document = event_document(subject, event, at, self._instance)
@@ -146,15 +150,15 @@ class EventSender:
             self._told.popitem(last=False)
         self._api.create(EVENTS.path(subject.namespace), document)
 
-    def _allowed(self, uid: str, now: float) -> bool:
-        """Whether the sweep has an event left, and if so one less afterwards."""
+    def _allowed(self, uid: str, now: float, keep: int) -> bool:
+        """Whether the sweep has an event left beside those to keep, and if so one less afterwards."""
         allowance = self._allowances.setdefault(uid, _Allowance(at=now))
         self._allowances.move_to_end(uid)
         while len(self._allowances) > REMEMBERED:
             self._allowances.popitem(last=False)
         allowance.left = min(float(BURST), allowance.left + (now - allowance.at) / REFILL_SECONDS)
         allowance.at = now
-        if allowance.left < 1:
+        if allowance.left < 1 + keep:
             return False
         allowance.left -= 1
         return True

@@ -48,11 +48,15 @@ def workload_of(
     pods: Sequence[PodView],
     now: datetime,
     patience_seconds: float = PATIENCE_SECONDS,
+    ran: bool = False,
 ) -> Workload:
-    """What is known of the attempt. `pods` are those of this run's attempt, `job` is its Job, if it is there."""
+    """What is known of the attempt. `pods` are those of this run's attempt, `job` is its Job, if it is there.
+
+    `ran` says that it was seen to run, though nobody has written that down yet.
+    """
     living = [pod for pod in pods if not pod.ended]
     if job is None and not living:
-        if not _was_seen(run, attempt):
+        if not ran and not _was_seen(run, attempt):
             return ABSENT
         gone = f"its Job was deleted by hand; attempt {attempt} is not made again"
         return _ended(run, None, pods, End(Ending.PREEMPTED, None, gone), now)
@@ -68,6 +72,7 @@ def workload_of(
     return Workload(
         WorkloadState.RUNNING,
         message=_lingering(living),
+        created_at=_created(job),
         scheduled_at=_scheduled(pods),
         started_at=started,
         gpu_seconds=_devices(run) * max(0.0, (now - _time(started)).total_seconds()),
@@ -81,7 +86,7 @@ def _was_seen(run: ScalingRun, attempt: int) -> bool:
     status = run.status
     reported = any(reported.attempt == attempt for reported in status.records)
     progressed = status.progress is not None and status.progress.attempt == attempt
-    return status.attempt == attempt and (status.workload is not None or reported or progressed)
+    return reported or progressed or (status.attempt == attempt and status.workload is not None)
 
 
 # --- before it runs --------------------------------------------------------------------------------------------------
@@ -121,7 +126,14 @@ def _sentence(container: ContainerView) -> str:
 
 
 def _waiting(job: JobView | None, reason: str, message: str, hopeless: FailureReason | None = None) -> Workload:
-    return Workload(WorkloadState.PENDING, reason=hopeless, message=message, waiting=reason, reference=_reference(job))
+    return Workload(
+        WorkloadState.PENDING,
+        reason=hopeless,
+        message=message,
+        waiting=reason,
+        created_at=_created(job),
+        reference=_reference(job),
+    )
 
 
 def _age(pod: PodView, now: datetime) -> timedelta:
@@ -273,6 +285,7 @@ def _ended(run: ScalingRun, job: JobView | None, pods: Sequence[PodView], end: E
         end.ending,
         end.reason,
         end.message,
+        created_at=_created(job),
         scheduled_at=_scheduled(pods),
         started_at=began or None,
         ended_at=stopped or None,
@@ -294,6 +307,10 @@ def _running_since(run: ScalingRun) -> str:
     """Since when a run whose Job is gone was known to run."""
     running = next((c for c in run.status.conditions if c.type == "Running" and c.status == "True"), None)
     return running.last_transition_time if running else ""
+
+
+def _created(job: JobView | None) -> str | None:
+    return job.identity.created_at if job else None
 
 
 def _scheduled(pods: Sequence[PodView]) -> str | None:

@@ -5,7 +5,6 @@ timeouts, back-off with jitter, a new list when the server has forgotten (410, b
 learns goes to the store; how old its knowledge may be is there for readiness and metrics.
 """
 
-import json
 import logging
 import random
 import threading
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import urllib3
+from pydantic_core import from_json
 
 from sweep_operator.clusters.kubernetes.cache import Store
 from sweep_operator.clusters.kubernetes.client import Api
@@ -165,7 +165,7 @@ class Watch:
                 self._response = response
             try:
                 for line in self._lines(response):
-                    self._learn(json.loads(line))
+                    self._learn(from_json(line))
             finally:
                 with self._guard:
                     self._response = None

@@ -22,6 +22,7 @@ from sweep_operator.conditions import timestamp
 from sweep_operator.ladder import scaling_run
 from sweep_operator.names import run_name
 from sweep_operator.reconcile import reconcile_run
+from sweep_operator.run import newest_attempt
 
 PATIENCE_SECONDS = 12.0
 """How long trainers whose driver died may take to leave by themselves; after half of it they are told to."""
@@ -91,7 +92,7 @@ def replay(cluster: LocalCluster, sweep: ScalingSweep, hurry: Callable[[], bool]
             continue
         waits = [p.requeue_seconds for p in passes if p.requeue_seconds is not None]
         going_on = (WorkloadState.PENDING, WorkloadState.RUNNING)
-        if not waits or any(cluster.workload(run, run.status.attempt).state in going_on for run in runs):
+        if not waits or any(cluster.workload(run, newest_attempt(run)).state in going_on for run in runs):
             return
         time.sleep(min(0.5, *waits))  # a failure's back-off, which is gone through once more
 
