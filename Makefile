@@ -60,7 +60,7 @@ format: setup ## rewrite the sources in the project's style
 lock: setup ## pin the newest versions that fit pyproject.toml
 	@$(PIN) $(addprefix --extra ,operator trainer huggingface tiktoken lm-eval wandb tensorboard report tables demo s3 gs dev) -o requirements/dev.txt
 	@$(PIN) --extra operator --extra report -o requirements/operator.txt -c requirements/dev.txt
-	@$(PIN) $(addprefix --extra ,trainer tiktoken s3 gs) -o requirements/trainer.txt -c requirements/dev.txt
+	@$(PIN) $(addprefix --extra ,trainer huggingface tiktoken s3 gs) -o requirements/trainer.txt -c requirements/dev.txt
 
 figures: setup ## every figure of the docs anew (it takes long; run it on an idle machine)
 	@$(BIN)/python benchmarks/published.py $(SHARED)/data --write docs/published.md

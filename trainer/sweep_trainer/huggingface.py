@@ -114,7 +114,7 @@ def config_of(shape: Shape, sequence_length: int) -> Any:
         raise RunError(
             FailureReason.BAD_CONFIGURATION,
             f"transformers {transformers.__version__} has no causal language model {shape.architecture!r};"
-            " install the version that requirements/trainer.txt names",
+            " the trainer image holds the version that requirements/trainer.txt names",
         )
     kind: Any = CONFIG_MAPPING[shape.architecture]
     unknown = [field for field in shape.configuration or () if not hasattr(kind(), field)]
