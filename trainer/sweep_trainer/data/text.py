@@ -13,7 +13,7 @@ import numpy as np
 
 from sweep_analysis.document import digest_of
 from sweep_analysis.recipe import Training
-from sweep_trainer.corpus import DataError, classics, read_files
+from sweep_trainer.corpus import BadDataError, classics, read_files
 from sweep_trainer.data.batches import (
     Domain,
     Prepared,
@@ -81,7 +81,9 @@ def split(tokens: Tokens, training: Training, source: str) -> tuple[Tokens, Toke
     length, wanted = training.sequence_length, training.data.validation_tokens
     windows = wanted // length
     if windows == 0:
-        raise DataError(f"data.validationTokens ({wanted:,}) is less than one sequence of {length:,} tokens; raise it")
+        raise BadDataError(
+            f"data.validationTokens ({wanted:,}) is less than one sequence of {length:,} tokens; raise it"
+        )
     needed = windows * length + 1
     block = _BLOCK
     while block > _SMALLEST_BLOCK and len(tokens) < 2 * _EVERY * block:
@@ -98,7 +100,7 @@ def split(tokens: Tokens, training: Training, source: str) -> tuple[Tokens, Toke
     train, validation = tokens[~mask], tokens[mask]
     if len(train) < length + 1 or len(validation) < needed:
         least = at_least * block + length + 1
-        raise DataError(
+        raise BadDataError(
             f"{source} has {len(tokens):,} tokens, too few for {needed - 1:,} of validation and one training sequence;"
             f" give at least {least:,}, or lower data.validationTokens"
         )
