@@ -83,6 +83,24 @@ def resolved(training: Training, parameters: int = 1_000_000, tokens: int = 20_0
     return resolve(training, shape_of(training, parameters).parameters, whole_batches(training, (tokens,)))
 
 
+def test_whatever_follows_from_the_dial_can_be_set_instead() -> None:
+    derived = resolved(recipe())
+    fixed = resolved(
+        recipe(
+            model={"width": 96, "layers": 7, "heads": 6},
+            batchTokens=3 * 128,
+            learningRate={"peak": 0.003, "exponent": 0},
+            schedule={"warmupSteps": 11, "decay": 0.5},
+        )
+    )
+    assert (fixed.shape.width, fixed.shape.layers, fixed.shape.heads) == (96, 7, 6)
+    assert (fixed.batch_tokens, fixed.learning_rate, fixed.warmup_steps) == (384, 0.003, 11)
+    assert fixed.steps == (round(20_000_000 / 384),)
+    assert fixed.schedule.branch_steps(1000) == 500
+    for field in ("shape", "batch_tokens", "learning_rate", "warmup_steps", "steps"):
+        assert getattr(fixed, field) != getattr(derived, field)
+
+
 def test_step_law_gives_the_papers_learning_rate_and_batch() -> None:
     hyper = resolved(recipe(learningRate={"rule": "StepLaw"}, sequenceLength=2048), 500_000_000, 10_000_000_000)
     N, D = hyper.shape.non_embedding_parameters, hyper.steps[-1] * hyper.batch_tokens
