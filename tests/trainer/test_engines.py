@@ -11,14 +11,16 @@ from several_ranks import LENGTH, SEQUENCES, Case, batch, together
 from tiny_run import failure_of, written
 
 from sweep_analysis.execution import DeepSpeed
-from sweep_analysis.recipe import Training
+from sweep_analysis.recipe import Training, resolve
 from sweep_analysis.record import ExitStatus, FailureReason
 from sweep_analysis.rung import RunOrder
 from sweep_trainer.__main__ import main, train
+from sweep_trainer.engines.choose import engine_for
 from sweep_trainer.engines.deepspeed_config import deepspeed_config
 from sweep_trainer.engines.micro_batch import MicroBatch
 from sweep_trainer.engines.plain import PlainTorch
 from sweep_trainer.engines.ranks import Ranks, launched
+from sweep_trainer.failure import RunError
 
 STEPS = 4
 ZERO = [Case("DeepSpeed", stage, micro_batch=4) for stage in (0, 1, 2, 3)]
@@ -176,6 +178,19 @@ def test_a_batch_that_does_not_divide_among_the_processes_is_refused_with_one_th
         deepspeed_config(case.training, case.hyper, 3)
     with pytest.raises(ValueError, match="16 sequences do not divide among 3 processes"):
         Ranks(0, 3).share(SEQUENCES)
+
+
+@pytest.mark.parametrize("engine", ["Torch", "DeepSpeed"])
+def test_a_run_whose_batch_does_not_divide_is_bad_configuration_under_either_engine(
+    engine: str, order: RunOrder
+) -> None:
+    training = order.training.changed(engine=engine)
+    hyper = resolve(training, order.run.parameters, order.run.tokens)
+    with pytest.raises(
+        RunError, match=r"8 sequences does not divide among 3 processes; set .* a multiple of 48$"
+    ) as said:
+        engine_for(order.changed(training=training, workers=3), hyper, Ranks(0, 3))
+    assert said.value.reason is FailureReason.BAD_CONFIGURATION
 
 
 def test_sixteen_bits_at_stage_zero_are_refused_with_what_to_take_instead() -> None:

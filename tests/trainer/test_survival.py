@@ -3,7 +3,8 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from sweep_analysis.shape import Experts
 from sweep_trainer.data.batches import Prepared, Read
 from sweep_trainer.engines.plain import PlainTorch
 from sweep_trainer.failure import RunError
+from sweep_trainer.meter import Meter
 from sweep_trainer.spike import SpikeWatch, batch_of
 
 
@@ -144,3 +146,42 @@ def test_utilisation_counts_of_a_mixture_what_a_token_meets(order: RunOrder, mon
     progress = Progress.model_validate_json((Path(order.report) / "progress.json").read_bytes())
     assert shape.active_parameters < shape.parameters
     assert progress.mfu == pytest.approx(6 * shape.active_parameters * progress.tokens_per_second / 1e12)
+
+
+def test_the_time_that_a_device_still_computes_when_a_step_returns_counts_as_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A step is handed over in one second, its loss is known four seconds later; the batch took one to come."""
+    clock = iter([0.0, 1.0, 1.0, 2.0, 2.0, 6.0])
+    monkeypatch.setattr("sweep_trainer.meter.time.perf_counter", lambda: next(clock))
+    meter = Meter(600, 1, 1)
+    with meter.waiting():
+        pass
+    with meter.stepping():
+        pass
+    with meter.settling():
+        pass
+    assert meter.seconds == 6.0
+    assert meter.tokens_per_second == 100
+    assert meter.data_wait == pytest.approx(1 / 6)
+
+
+def test_a_run_counts_the_reading_of_its_losses_as_training(order: RunOrder, monkeypatch: pytest.MonkeyPatch) -> None:
+    settled: list[int] = []
+    measured = PlainTorch.measured
+
+    @contextmanager
+    def settling(self: Meter) -> Iterator[None]:
+        settled.append(0)
+        yield
+        settled[-1] = 1
+
+    def measuring(self: PlainTorch) -> list[tuple[float, float]]:
+        assert settled[-1] == 0, "a loss is read outside of the meter"
+        return measured(self)
+
+    monkeypatch.setattr(Meter, "settling", settling)
+    monkeypatch.setattr(PlainTorch, "measured", measuring)
+    carried_out(order)
+    assert settled
+    assert all(settled)

@@ -268,7 +268,8 @@ class Loop:
 
     def _read_losses(self) -> None:
         """Fetch the losses of the steps since the last look, note them, and stop a run that has come apart."""
-        measured = self.engine.measured()
+        with self.meter.settling():
+            measured = self.engine.measured()
         for (segment, step, rate), (loss, norm) in zip(self._unread, measured, strict=True):
             objection = self._spikes.objection(loss) if self._spikes else None
             if objection:

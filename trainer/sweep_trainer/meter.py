@@ -35,7 +35,7 @@ class Meter:
         self._peak = peak_flops()
         self.steps = 0
         self.seconds = 0.0
-        """Inside steps and waiting for their batches."""
+        """Inside steps, waiting for their batches and for the device."""
         self._waited = 0.0
 
     @contextmanager
@@ -54,6 +54,13 @@ class Meter:
         yield
         self.seconds += time.perf_counter() - started
         self.steps += 1
+
+    @contextmanager
+    def settling(self) -> Iterator[None]:
+        """Around reading what the steps measured: a GPU is still at work on them when the last one returns."""
+        started = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - started
 
     @property
     def tokens_per_second(self) -> float:

@@ -19,7 +19,6 @@ def engine_for(order: RunOrder, hyper: Hyperparameters, ranks: Ranks) -> Engine:
     """Build the model and the engine around it. Raises RunError when the recipe cannot be carried out like that."""
     training = order.training
     try:
-        ranks.share(hyper.batch_tokens // hyper.sequence_length)
         pieces_of(training, hyper, ranks.world)
         if training.engine == "DeepSpeed":
             from sweep_trainer.engines.zero import Zero
