@@ -390,6 +390,23 @@ def test_a_folder_that_may_not_be_written_is_refused_before_the_first_step(
     assert not (Path(order.storage) / "curve.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("taken", "sentence"),
+    [("storage", "cannot be used as storage"), ("cache", "cannot be used as the cache of prepared")],
+)
+def test_a_folder_that_is_a_file_is_refused_before_the_first_step(
+    taken: str, sentence: str, order: RunOrder, tmp_path: Path
+) -> None:
+    for name, why in (("file", "File exists"), ("file/below", "Not a directory")):
+        (tmp_path / "file").write_text("not a folder")
+        order = order.changed(**{taken: str(tmp_path / name)})
+        assert train(str(written(order))) == ExitStatus.BAD_CONFIGURATION
+        failure = failure_of(order)
+        assert failure.reason is FailureReason.BAD_CONFIGURATION
+        assert sentence in failure.message
+        assert why in failure.message
+
+
 def test_a_report_that_cannot_be_written_for_a_while_changes_nothing_of_the_run(
     order: RunOrder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

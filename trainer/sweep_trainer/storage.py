@@ -21,8 +21,8 @@ PATIENCE_SECONDS = 600.0
 _LONGEST_PAUSE = 15.0
 _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENETDOWN, errno.EHOSTDOWN, errno.ECONNRESET}
 """Errors of a mounted file system whose server is away; a full or read-only disk does not pass by itself."""
-FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
-"""Errors of a folder that may not be written: before the first step they are the configuration's."""
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
+"""Errors of a folder that may not be written, or is none: before the first step they are the configuration's."""
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

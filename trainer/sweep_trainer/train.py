@@ -14,7 +14,7 @@ from sweep_analysis.record import FailureReason, Progress
 from sweep_analysis.rung import RunOrder
 from sweep_analysis.shape import Shape
 from sweep_trainer.curve import folder_of, locked
-from sweep_trainer.data import open_prepared
+from sweep_trainer.data import Prepared, open_prepared
 from sweep_trainer.engines.choose import engine_for
 from sweep_trainer.engines.ranks import ALONE, PATIENCE_SECONDS, Ranks, join, leave, patience
 from sweep_trainer.evaluate import Evaluator
@@ -27,7 +27,7 @@ from sweep_trainer.outlets import Outlets
 from sweep_trainer.report import Report, now
 from sweep_trainer.schedule import segments
 from sweep_trainer.stall import StallAlarm
-from sweep_trainer.storage import is_folder, probe, storage_at
+from sweep_trainer.storage import FORBIDDEN, is_folder, probe, storage_at
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def run(
             return
         outlets = Outlets(order.training.report_to if ranks.first else None, order)
         stack.callback(outlets.close)
-        data = open_prepared(order.training, Path(order.cache))
+        data = _data(order)
         fitting = heeded(storage, order.training, ranks)
         engine = engine_for(order.changed(training=fitting), hyper, ranks)
         if engine.parameters != order.run.parameters:
@@ -119,6 +119,20 @@ def run(
         except BeginAgain as again:
             note(storage, again.fewer, order.training, ranks)
             raise
+
+
+def _data(order: RunOrder) -> Prepared:
+    """Raises RunError where what was prepared cannot be kept, DataError where there is nothing to prepare."""
+    try:
+        return open_prepared(order.training, Path(order.cache))
+    except OSError as error:
+        if error.errno not in FORBIDDEN:
+            raise
+        raise RunError(
+            FailureReason.BAD_CONFIGURATION,
+            f"{error.filename or order.cache} cannot be used as the cache of prepared data ({error.strerror});"
+            " check its name and permissions",
+        ) from error
 
 
 def _remedy(shape: Shape, built: int) -> str:
