@@ -130,13 +130,9 @@ def entry(name: str) -> dict[str, Any]:
                     "its blocks differ from each other, so that its size does not follow from its depth"
                 )
     around = [a - 3 * block for a, block in zip(threes, blocks, strict=True)]
-    without = {"a", "r"} if one.free else {"a"}
+    without = {"r"} if one.free else {"a"}  # a is w where heads fill the width; no state space model has heads
     without |= set() if groups else {"q", "k"}
     products = tuple(p for p in _BLOCK if not without & set(p.split("*")))
-    if one.free and not groups:
-        products = tuple(p for p in _BLOCK if not {"q", "k", "r"} & set(p.split("*")))
-    elif one.free:
-        products = tuple(p for p in _BLOCK if "r" not in p)
     document: dict[str, Any] = {}
     if one.experts:
         more = [one.count(sizes, experts=one.experts + 1) for sizes in samples]
