@@ -27,6 +27,7 @@ from sweep_operator.conditions import timestamp
 from sweep_operator.imports import imports_of
 from sweep_operator.policy import Policy
 from sweep_operator.reconcile import reconcile
+from sweep_operator.run import newest_attempt
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -67,6 +68,8 @@ class World:
     loss: Callable[[Run, int], float] = healthy
     outcome: Callable[[ScalingRun, int], Outcome] = lambda run, attempt: Outcome()
     flops_per_second: float = 1e10
+    silent_seconds: float = 0.0
+    """For so long after its start an attempt has said nothing yet."""
 
 
 @dataclass
@@ -133,7 +136,7 @@ class SimulatedCluster:
         if key in self.stopping:
             outcome, due = _stopped(self.stopping[key]), min(seconds, due)
         if seconds < due:
-            return replace(known, gpu_seconds=seconds)
+            return replace(known, gpu_seconds=seconds, quiet_seconds=seconds)
         ended = timestamp(datetime.fromisoformat(known.started_at or "") + timedelta(seconds=due))
         return replace(
             known,
@@ -157,23 +160,27 @@ class SimulatedCluster:
 
     @property
     def busy(self) -> bool:
-        """Whether an attempt is open."""
-        return any(a.ended_at is None for c in self.children.values() for a in c.status.attempts)
+        """Whether an attempt runs, or its end was not written down yet."""
+        return any(not self._closed(*key) for key in self.workloads)
 
     def next_end(self) -> float:
         """Seconds until the next attempt ends by itself."""
         waits = [60.0]
         for (name, attempt), known in self.workloads.items():
-            run = self.children[name]
-            newest = run.status.attempts[-1]
-            if newest.attempt == attempt and newest.ended_at is None:
-                _, due = self._plan(run, attempt)
+            if not self._closed(name, attempt):
+                _, due = self._plan(self.children[name], attempt)
                 elapsed = (self.now - datetime.fromisoformat(known.started_at or "")).total_seconds()
                 waits.append(due - elapsed)
         return max(0.05, min(waits))
 
     def emit(self, sweep: ScalingSweep, event: Event) -> None:
         self.events.append(event)
+
+    def _closed(self, name: str, attempt: int) -> bool:
+        """Whether the status tells how the attempt ended; all but the newest have."""
+        attempts = self.children[name].status.attempts
+        newest = attempts[-1] if attempts else None
+        return newest is not None and (attempt < newest.attempt or newest.ended_at is not None)
 
     def _plan(self, run: ScalingRun, attempt: int) -> tuple[Outcome, float]:
         outcome = self.world.outcome(run, attempt)
@@ -183,9 +190,11 @@ class SimulatedCluster:
     def _with_report(self, run: ScalingRun) -> ScalingRun:
         """The run with what its trainers have reported by now."""
         sets, progress = [], None
-        for attempt in range(1, run.status.attempt + 1):
+        for attempt in range(1, newest_attempt(run) + 1):
             known = self.workload(run, attempt)
             if known.state is WorkloadState.ABSENT:
+                continue
+            if known.state is WorkloadState.RUNNING and known.gpu_seconds < self.world.silent_seconds:
                 continue
             done = known.state is WorkloadState.ENDED and known.ending is Ending.COMPLETED
             if done:

@@ -103,8 +103,10 @@ def summarise(
 
 
 def _busy(child: ScalingRun) -> bool:
-    """Whether an attempt is still open, so that something may be running."""
-    return any(attempt.ended_at is None for attempt in child.status.attempts[-1:])
+    """Whether an attempt is still open, so that something may be running; the first is open before it is written."""
+    status = child.status
+    implied = status.attempt == 0 and status.state is RunState.QUEUED
+    return implied or any(attempt.ended_at is None for attempt in status.attempts[-1:])
 
 
 def _suspended(sweep: ScalingSweep, *, busy: bool) -> _Finding:

@@ -11,9 +11,10 @@ either one new status or one thing to do, never both.
     any ── the sweep is aborted ──▶ Aborted, once its processes are gone
 
 An attempt that cannot start (no node, no image) or has gone silent is told to end, and the reason is kept with it.
-The first attempt is open from the run's creation on and needs no write of its own; each later one is written down
-before it starts. That an attempt runs is written down once it has lasted, or its trainer has spoken: a short run would
-cost the API server more for such news than for all the rest.
+The first attempt is open from the run's creation on and needs no write of its own, so that a run that is paused before
+it began is written down as Waiting; each later attempt is written down before it starts. That an attempt runs is
+written down once it has lasted, or its trainer has spoken: a short run would cost the API server more for such news
+than for all the rest.
 """
 
 import hashlib
@@ -111,9 +112,11 @@ def newest_attempt(run: ScalingRun) -> int:
 
 def _begun(sweep: ScalingSweep, run: ScalingRun, workload: Workload, now: datetime) -> ScalingRun:
     """The run with its first attempt open, where it is there or wanted and was not written down yet."""
-    if run.status.attempt or (workload.state is WorkloadState.ABSENT and wanted_of(sweep) is not Wanted.RUN):
+    absent = workload.state is WorkloadState.ABSENT
+    untouched = run.status.state is RunState.QUEUED
+    if run.status.attempt or (absent and not (untouched and wanted_of(sweep) is Wanted.RUN)):
         return run
-    return run.changed(status=_opened(sweep, run.status, workload.created_at or timestamp(now)))
+    return run.changed(status=_opened(sweep, run.status, workload.created_at or workload.started_at or timestamp(now)))
 
 
 def _opened(sweep: ScalingSweep, status: RunStatus, at: str) -> RunStatus:
@@ -152,6 +155,8 @@ def _decide(sweep: ScalingSweep, run: ScalingRun, workload: Workload, now: datet
     if wanted is Wanted.ABORT:
         return RunDecision(status=status.changed(state=RunState.ABORTED))
     if wanted is Wanted.PAUSE:
+        if status.attempt == 0 and status.state is RunState.QUEUED:  # else nothing tells that no attempt is on its way
+            return RunDecision(status=status.changed(state=RunState.WAITING))
         return RunDecision()
     if status.not_before is not None and timestamp(now) < status.not_before:
         wait = (datetime.fromisoformat(status.not_before) - now).total_seconds()

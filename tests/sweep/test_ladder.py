@@ -12,6 +12,7 @@ from sweep_analysis.rung import Purpose, Run
 from sweep_operator.api import ScalingSweep, SweepStatus
 from sweep_operator.clusters import Ending
 from sweep_operator.policy import Policy
+from sweep_operator.reconcile import reconcile
 
 
 def states(status: SweepStatus) -> dict[str, str]:
@@ -223,6 +224,22 @@ def test_suspend_stops_what_runs_and_resume_loses_nothing(manifest):
     status = climb(cluster)
     assert status.phase == "Succeeded"
     assert [r.verdict.digest for r in status.rungs] == [r.verdict.digest for r in undisturbed.rungs]
+
+
+@pytest.mark.parametrize(("wish", "phase"), [("suspend", "Suspended"), ("abort", "Aborted")])
+def test_a_sweep_is_at_rest_only_once_attempts_that_nobody_has_written_down_are_over(manifest, wish, phase):
+    cluster = SimulatedCluster(manifest(), World(silent_seconds=5.0))
+    settle(cluster)
+    assert cluster.started
+    assert not any(child.status.attempt for child in cluster.children.values()), "just begun: nothing is written yet"
+    with_spec(cluster, **{wish: True})
+    for _ in range(100):
+        changed = reconcile(cluster, "default/" + cluster.stored.metadata.name, cluster.now, Policy()).changed
+        assert not (cluster.busy and cluster.stored.status.phase == phase)
+        cluster.now += timedelta(seconds=1)
+        if not changed and not cluster.busy:
+            break
+    assert cluster.stored.status.phase == phase
 
 
 def test_abort_stops_everything_for_good_and_keeps_the_results(manifest):

@@ -133,15 +133,33 @@ def test_the_first_attempt_starts_without_a_write_and_is_written_with_the_first_
     assert (again.do, again.status.attempt) == (Do.NOTHING, 2), "a later attempt is written down before it starts"
 
 
-@pytest.mark.parametrize(("wish", "state"), [({"suspend": True}, None), ({"abort": True}, RunState.ABORTED)])
+@pytest.mark.parametrize(
+    ("wish", "state"), [({"suspend": True}, RunState.WAITING), ({"abort": True}, RunState.ABORTED)]
+)
 def test_no_attempt_is_implied_where_none_is_wanted(created, wish, state):
     sweep, run = created(**wish)
     decision = decide(sweep, run, ABSENT, after(0))
-    assert decision.do is Do.NOTHING
-    assert (decision.status.state if decision.status else None) == state
-    assert decision.status is None or decision.status.attempt == 0
-    here = decide(sweep, run, running(quiet_seconds=0.0), after(1))
-    assert here.do is Do.STOP, "but one that is there is told to end"
+    assert (decision.do, decision.status.state, decision.status.attempt) == (Do.NOTHING, state, 0)
+    told = run.changed(status=decision.status)
+    assert decide(sweep, told, ABSENT, after(1)).status is None, "which is written once"
+    for known in (run, told):
+        here = decide(sweep, known, running(quiet_seconds=0.0), after(1))
+        assert here.do is Do.STOP, "but one that is there is told to end"
+
+
+def test_a_run_that_was_paused_before_it_began_starts_as_a_later_attempt_does(created, manifest):
+    sweep, run = created(suspend=True)
+    paused = run.changed(status=decide(sweep, run, ABSENT, after(0)).status)
+    opened = decide(manifest(), paused, ABSENT, after(1))
+    assert (opened.do, opened.status.state, opened.status.attempt) == (Do.NOTHING, RunState.QUEUED, 1)
+    assert decide(manifest(), paused.changed(status=opened.status), ABSENT, after(2)).do is Do.START
+
+
+def test_an_attempt_that_ended_before_anything_was_written_began_before_it_ended(created):
+    sweep, run = created()
+    over = Workload(WorkloadState.ENDED, Ending.PREEMPTED, started_at=timestamp(START), ended_at=timestamp(after(3)))
+    attempt = decide(sweep, run, over, after(9)).status.attempts[0]
+    assert (attempt.started_at, attempt.ended_at) == (timestamp(START), timestamp(after(3)))
 
 
 def test_a_short_run_is_not_told_to_run_unless_it_speaks(created):
