@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from sweep_analysis.record import FailureReason
-from sweep_operator.api import Imports, RunStatus, ScalingRun, ScalingSweep, SweepStatus
+from sweep_operator.api import Imports, RunStatus, ScalingRun, ScalingSweep, SweepStatus, WorkloadReference
 from sweep_operator.clusters import (
     PAUSED,
     Cause,
@@ -51,7 +51,6 @@ from sweep_operator.clusters.kubernetes.views import Identity, JobView, PodView
 _TRAINERS = ("progress", "records")
 """Fields of a run's status that are the trainers' and never written here."""
 _REMEMBERED = 20_000
-_NOTHING = ((0, ""), 0.0)
 
 
 class Events(Protocol):
@@ -59,6 +58,18 @@ class Events(Protocol):
 
     def emit(self, sweep: ScalingSweep, event: Event) -> None:
         """Tell it, some time."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What was heard last of an attempt that runs, which may not have been written down yet."""
+
+    attempt: int
+    workload: WorkloadReference | None
+    said: str
+    """Time stamp of its progress."""
+    since: float
+    """When this was first seen, by our own clock."""
 
 
 def _now() -> datetime:
@@ -76,8 +87,8 @@ class KubernetesCluster:
     patience_seconds: float = PATIENCE_SECONDS
     """For how long a missing image or configuration may still turn up."""
     _access: Access = field(init=False)
-    _heard: dict[str, tuple[tuple[int, str], float]] = field(default_factory=dict, init=False)
-    """By the UID of a run that runs: its attempt and what that said last, and when this was first seen."""
+    _heard: dict[str, _Heard] = field(default_factory=dict, init=False)
+    """By the UID of a run."""
     _ours: OrderedDict[str, bool] = field(default_factory=OrderedDict, init=False)
     """By a run's UID: whether it is one that we would have made."""
 
@@ -174,18 +185,21 @@ class KubernetesCluster:
     # --- workloads -------------------------------------------------------------------------------------------------
 
     def workload(self, run: ScalingRun, attempt: int) -> Workload:
+        heard = self._heard.get(run.metadata.uid)
+        ran = heard is not None and heard.attempt == attempt
         reference = run.status.workload if run.status.attempt == attempt else None
+        if reference is None and heard is not None and ran:
+            reference = heard.workload
         job = self._job(run, attempt)
         if job is None and reference is not None:
-            job = self._look_again(run, attempt)
+            job = self._look_again(run, attempt, reference)
         uid = job.identity.uid if job is not None else reference.uid if reference is not None else None
         pods = [pod for pod in self._pods(run, attempt) if pod.identity.owner_uid == uid]
-        ran = self._heard.get(run.metadata.uid, _NOTHING)[0][0] == attempt
         found = workload_of(run, attempt, job, pods, _now(), self.patience_seconds, ran)
         if found.state is WorkloadState.ENDED and not _told_everything(run):
             self._hear_it_out(run)
         if found.state is WorkloadState.RUNNING:
-            return replace(found, quiet_seconds=self._quiet_seconds(run, attempt))
+            return replace(found, quiet_seconds=self._quiet_seconds(run, attempt, reference or found.reference))
         if run.status.attempts and run.status.attempts[-1].ended_at is not None:
             self._heard.pop(run.metadata.uid, None)  # until its end is written down, only this tells that it ran
         return found
@@ -276,7 +290,7 @@ class KubernetesCluster:
             if pod.identity.attempt == attempt:
                 yield pod
 
-    def _look_again(self, run: ScalingRun, attempt: int) -> JobView | None:
+    def _look_again(self, run: ScalingRun, attempt: int, seen: WorkloadReference) -> JobView | None:
         """A Job that was seen and is not known any more: gone, or only without the label by which it is watched."""
         path = JOBS.path(run.metadata.namespace, job_name(run, attempt))
         try:
@@ -284,7 +298,7 @@ class KubernetesCluster:
         except NotFound:
             return None
         found = document["metadata"]
-        if run.status.workload is None or found["uid"] != run.status.workload.uid:
+        if found["uid"] != seen.uid:
             return None
         labels = job_labels(run, attempt)
         if labels.items() - (found.get("labels") or {}).items() and not is_leaving(document):
@@ -292,16 +306,15 @@ class KubernetesCluster:
         self.caches.jobs.put(document)
         return self._job(run, attempt)
 
-    def _quiet_seconds(self, run: ScalingRun, attempt: int) -> float:
+    def _quiet_seconds(self, run: ScalingRun, attempt: int, workload: WorkloadReference | None) -> float:
         """Since when this process has heard nothing new of the run."""
         progress = run.status.progress
-        said = (attempt, progress.last_updated if progress else "")
-        known, since = self._heard.get(run.metadata.uid, _NOTHING)
-        now = time.monotonic()
-        if known != said:
-            self._heard[run.metadata.uid] = (said, now)
-            return 0.0
-        return now - since
+        said, now = progress.last_updated if progress else "", time.monotonic()
+        heard = self._heard.get(run.metadata.uid)
+        if heard is not None and (heard.attempt, heard.said) == (attempt, said):
+            return now - heard.since
+        self._heard[run.metadata.uid] = _Heard(attempt, workload, said, now)
+        return 0.0
 
     def _hear_it_out(self, run: ScalingRun) -> None:
         """Before an end is judged without all its records: whether the trainer's last words are still on their way.
