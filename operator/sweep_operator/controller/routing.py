@@ -71,7 +71,7 @@ class Router:
         else:
             self._queue.add(run)
         if sweep is not None:
-            goes_on = new is not None and not self._all_ended(identity.owner_uid)
+            goes_on = new is not None and not (new.finished and self._all_ended(identity.owner_uid))
             self._queue.add_after(
                 sweep, PROGRESS_SECONDS if progress_only else GATHER_SECONDS if goes_on else SETTLE_SECONDS
             )
