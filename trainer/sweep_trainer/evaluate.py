@@ -7,7 +7,7 @@ loop notes and reports.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sweep_analysis.measure import DomainLoss, TaskResult
+from sweep_analysis.measure import DomainLoss, Task, TaskResult
 from sweep_analysis.recipe import Hyperparameters, Training, document_end_of
 from sweep_trainer.counted import count_of
 from sweep_trainer.data import Prepared
@@ -44,7 +44,18 @@ class Evaluator:
         cls, training: Training, hyper: Hyperparameters, data: Prepared, engine: Engine, ranks: Ranks
     ) -> "Evaluator":
         """Reads the tasks' files; raises DataError for one that cannot be asked."""
-        return cls(training, hyper, data, engine, ranks, questions_of(training))
+        evaluator = cls(training, hyper, data, engine, ranks, questions_of(training))
+        if evaluator._others:
+            from sweep_trainer.lm_eval import check  # imports lm-eval, for these tasks alone
+
+            check(evaluator._others)
+        return evaluator
+
+    @property
+    def _others(self) -> list[Task]:
+        """The tasks that lm-eval has."""
+        named = self.training.evaluation.tasks if self.training.evaluation else ()
+        return [task for task in named if task.kind == "LmEval"]
 
     def losses(self, look: Callable[[], None]) -> Losses:
         """Over all validation tokens; `look` is called between batches and may raise. All ranks call."""
@@ -86,12 +97,10 @@ class Evaluator:
             return self.engine.likelihood(rows)
 
         results = [questions.ask(likelihood, end) for questions in self.tasks]
-        named = self.training.evaluation.tasks if self.training.evaluation else ()
-        others = [task for task in named if task.kind == "LmEval"]
-        if others:
-            from sweep_trainer.lm_eval import measured  # imports lm-eval, for these tasks alone
+        if self._others:
+            from sweep_trainer.lm_eval import measured
 
-            results += measured(others, self.training, likelihood)
+            results += measured(self._others, self.training, likelihood)
         return tuple(results)
 
     @property

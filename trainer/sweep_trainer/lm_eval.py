@@ -5,6 +5,8 @@ little at the sizes of a ladder, and cost much.
 """
 
 from collections.abc import Sequence
+from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 from lm_eval import simple_evaluate
@@ -14,7 +16,7 @@ from lm_eval.tasks import TaskManager
 from sweep_analysis.document import digest_of
 from sweep_analysis.measure import Task, TaskResult
 from sweep_analysis.recipe import Training
-from sweep_trainer.corpus import BadDataError
+from sweep_trainer.corpus import BadDataError, DataError
 from sweep_trainer.data.tasks import Likelihood, padded, row_of
 from sweep_trainer.data.tokenizers import tokenizer_of
 
@@ -62,12 +64,41 @@ class Adapter(LM):  # type: ignore[misc]  # lm-eval ships no types
         raise BadDataError("a task of kind LmEval generates text; name one that scores likelihoods")
 
 
+@cache
+def _manager(folder: str | None) -> Any:
+    """What finds tasks, lm-eval's own and those that a folder defines; it reads thousands of files."""
+    return TaskManager(include_path=folder)
+
+
+def check(tasks: Sequence[Task]) -> None:
+    """Load each task with its data, before anything is trained.
+
+    Raises BadDataError for a name that is no single task and for a task that measures no accuracy by likelihoods,
+    DataError where its data cannot be had.
+    """
+    for task in tasks:
+        manager = _manager(task.data)
+        if task.name not in manager.all_subtasks:
+            near = ", ".join(get_close_matches(task.name, manager.all_subtasks)) or "none"
+            what = "has several tasks by the name of" if task.name in manager.all_tasks else "has no task"
+            raise BadDataError(f"lm-eval {what} {task.name}; name one that it has (near ones: {near})")
+        try:
+            loaded = manager.load(task.name)["tasks"][task.name]
+        except Exception as error:  # it raises what `datasets` and its own files raise
+            said = next(iter(str(error).splitlines()), type(error).__name__)
+            raise DataError(f"task {task.name} of lm-eval cannot be loaded ({said})") from error
+        if loaded.OUTPUT_TYPE == "generate_until":
+            raise BadDataError(f"task {task.name} of lm-eval generates text; name one that scores likelihoods")
+        if "acc" not in loaded.aggregation():
+            raise BadDataError(f"task {task.name} of lm-eval has no accuracy; name one that has")
+
+
 def measured(tasks: Sequence[Task], training: Training, likelihood: Likelihood) -> list[TaskResult]:
     """Each task's accuracy; `data` is a folder of task definitions besides lm-eval's own."""
     adapter = Adapter(training, likelihood)
     results = []
     for task in tasks:
-        manager = TaskManager(include_path=task.data)
+        manager = _manager(task.data)
         found = simple_evaluate(adapter, tasks=[task.name], limit=task.limit, task_manager=manager, bootstrap_iters=0)
         scores = found["results"][task.name]
         if "acc,none" not in scores:
