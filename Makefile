@@ -68,7 +68,7 @@ figures: setup ## every figure of the docs anew (it takes long; run it on an idl
 	@$(BIN)/python benchmarks/error_rates.py --write
 	@$(BIN)/python benchmarks/laptop_seeds.py score
 	@$(BIN)/python benchmarks/laptop.py --json benchmarks/results/laptop.json
-	@$(BIN)/python benchmarks/trainer.py --json benchmarks/results/trainer.json
+	-@$(BIN)/python benchmarks/trainer.py --json benchmarks/results/trainer.json # a missed goal is a figure, too
 	@$(BIN)/python benchmarks/trainer.py --docs
 	@$(BIN)/python benchmarks/engines.py && $(BIN)/python benchmarks/engines.py --docs
 	@$(BIN)/python benchmarks/memory.py --json benchmarks/results/memory.json

@@ -5,6 +5,7 @@ either one new status or one thing to do, never both.
 
     Queued ── attempt starts ──▶ Running ── its records accepted, its processes gone ──▶ Succeeded
     Running ── lost to the machine, or asked to stop ──▶ Waiting ── wanted ──▶ next attempt
+    Queued ── paused before it began ──▶ Waiting
     Running ── failed, may be retried ──▶ Waiting ── after a back-off ──▶ next attempt
     Running ── failed, may not ──▶ Failed ── retryToken ──▶ Waiting
     Waiting, Failed ── the records of an attempt that was given up arrive after all ──▶ Succeeded
