@@ -24,8 +24,8 @@ def take_up(model: nn.Module, path: str) -> str:
     """Put the file's weights into the model; a reward model keeps its own output. Returns the digest of what was read.
 
     Raises RunError."""
-    content = _content(path)
-    weights = _read(content, path, model)
+    weights, digest = _read(path)
+    weights = _named(weights, path, model)
     for name, parameter in model.named_parameters():
         if isinstance(model, Scorer) and name == "output":
             continue
@@ -38,30 +38,23 @@ def take_up(model: nn.Module, path: str) -> str:
                 " name weights of the same shape, or set training.model and parameters to theirs"
             )
         parameter.copy_(torch.from_numpy(np.ascontiguousarray(found)))
-    return "sha256:" + hashlib.sha256(content).hexdigest()
+    return digest
 
 
-def digest_of_start(path: str) -> str:
-    """`sha256:…` of the weights' file, so that a checkpoint of a run that started elsewhere is not taken up."""
+def _read(path: str) -> tuple[Weights, str]:
+    """The file's tensors and its digest, of one and the same content, which is let go here: it may be gigabytes."""
     try:
-        with _file(path).open("rb") as file:
-            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+        content = _file(path).read_bytes()
     except OSError as error:
         raise _refused(f"objective.startFrom: {path} cannot be read ({error.strerror})") from None
-
-
-def _content(path: str) -> bytes:
     try:
-        return _file(path).read_bytes()
-    except OSError as error:
-        raise _refused(f"objective.startFrom: {path} cannot be read ({error.strerror})") from None
-
-
-def _read(content: bytes, path: str, model: nn.Module) -> Weights:
-    try:
-        weights: Weights = load(content)
+        return load(content), "sha256:" + hashlib.sha256(content).hexdigest()
     except SafetensorError as error:
         raise _refused(f"objective.startFrom: {path} cannot be read as safetensors ({error})") from None
+
+
+def _named(weights: Weights, path: str, model: nn.Module) -> Weights:
+    """The tensors by the names of the model's parameters."""
     if isinstance(model, Decoder) and "model.embed_tokens.weight" in weights:
         try:
             return from_llama(weights, model.shape)

@@ -36,7 +36,6 @@ from sweep_trainer.engines.protocol import Engine, State
 from sweep_trainer.engines.ranks import Ranks
 from sweep_trainer.evaluate import Evaluator
 from sweep_trainer.failure import RunError
-from sweep_trainer.initial import digest_of_start
 from sweep_trainer.interruption import Interrupted, Interruption
 from sweep_trainer.meter import Meter, memory_bytes
 from sweep_trainer.outcome import put_export, record_of
@@ -103,7 +102,10 @@ class Loop:
         self.batch = self.hyper.batch_tokens // self.hyper.sequence_length
         self.mine = self.ranks.share(self.batch)
         self.meter = Meter(self.hyper.batch_tokens, self.hyper.shape.active_parameters, self.ranks.world)
-        identity = digest_of([self.order.config_digest, self.data.data_digest, VERSION, *self._start()])
+        weights = self.engine.start_digest
+        identity = digest_of(
+            [self.order.config_digest, self.data.data_digest, VERSION, *([weights] if weights is not None else [])]
+        )
         self.checkpoints = Checkpoints(self.storage, identity, self.ranks, self.order.training.checkpoints)
         rule = self.order.training.spikes
         self._spikes = SpikeWatch(rule) if rule else None
@@ -123,11 +125,6 @@ class Loop:
                 at = self._rewound(spike)
         self.checkpoints.settle()
         self._show("Done", len(self.plan) - 1, self.plan[-1].stop)
-
-    def _start(self) -> list[str]:
-        """The digest of the weights that the objective starts from, if any."""
-        objective = self.hyper.objective
-        return [digest_of_start(objective.start_from)] if objective and objective.start_from else []
 
     def _open_curve(self, at: Position) -> None:
         """The curve up to a position; where the folder is a passing one, from what lies beside the checkpoints."""
