@@ -6,6 +6,7 @@ import math
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from sweep_analysis.execution import DeepSpeed
 from sweep_analysis.recipe import Data, whole_batches
 from sweep_analysis.record import ExitStatus, FailureReason
 from sweep_analysis.rung import RunOrder
+from sweep_trainer.__main__ import train
 from sweep_trainer.data import prepare
 from sweep_trainer.interruption import Interruption
 
@@ -316,7 +318,23 @@ def test_what_a_worker_finds_wrong_is_said_by_the_driver_in_one_sentence(order: 
     assert driver(three).wait() == ExitStatus.BAD_CONFIGURATION
     failure = failure_of(three)
     assert failure.reason is FailureReason.BAD_CONFIGURATION
-    assert "8 sequences do not divide among 3 processes" in failure.message
+    assert (
+        "8 sequences does not divide among 3 processes; set training.batchTokens to a multiple of 48" in failure.message
+    )
+
+
+def test_an_address_at_which_no_ray_answers_is_refused_in_one_sentence(
+    order: RunOrder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_driver, "_REACH_SECONDS", 0.0)
+    with socket.socket() as taken:  # and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert train(str(written(order.changed(ray=address)))) == ExitStatus.BAD_CONFIGURATION
+    failure = failure_of(order)
+    assert failure.reason is FailureReason.BAD_CONFIGURATION
+    assert f"Ray at {address} cannot be joined: nobody answers there (" in failure.message
+    assert len(failure.message.splitlines()) == 1
 
 
 def test_a_ray_head_that_is_lost_ends_the_attempt_in_one_sentence_and_the_next_goes_on(

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import socket
 import tempfile
 import threading
 import time
@@ -40,6 +41,8 @@ _ASK_SECONDS = 0.5
 _START_SECONDS = 0.02
 """How often the signals are taken back while Ray starts: for so long its core may hold SIGTERM, and abort at one."""
 _ANSWER_SECONDS = 5.0
+_REACH_SECONDS = 60.0
+"""How long a cluster's head may take to come up."""
 _LOST_SECONDS = 45.0
 """How long the desk may be silent before the driver takes Ray for lost."""
 _AWAY_SECONDS = 600.0
@@ -170,6 +173,7 @@ def _connect(order: RunOrder) -> None:
                 if last:
                     raise
                 log.warning("Ray did not start (%s); again", str(error).splitlines()[0])
+    _reach(str(order.ray))
     try:
         ray.init(order.ray, logging_level=logging.WARNING)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -177,6 +181,31 @@ def _connect(order: RunOrder) -> None:
         raise RunError(
             FailureReason.BAD_CONFIGURATION, f"Ray at {order.ray or LOCAL} cannot be joined: {why}"
         ) from error
+
+
+def _reach(address: str) -> None:
+    """Raises RunError when nobody listens at a host and port: Ray itself would try for ten minutes without a word."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "://" in address:
+        return  # `auto`, or an address with a scheme: Ray's own to find
+    hosts = [host.strip("[]")]
+    if host in ("127.0.0.1", "localhost"):  # for which Ray takes this machine's own address
+        hosts.append(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+    deadline = time.monotonic() + _REACH_SECONDS
+    while True:
+        for one in hosts:
+            try:
+                socket.create_connection((one, int(port)), timeout=_ANSWER_SECONDS).close()
+            except (OSError, OverflowError) as error:
+                why = error
+            else:
+                return
+        if time.monotonic() > deadline:
+            raise RunError(
+                FailureReason.BAD_CONFIGURATION,
+                f"Ray at {address} cannot be joined: nobody answers there ({why}); start its head, or name its address",
+            )
+        time.sleep(_ASK_SECONDS)
 
 
 def _trainer(order: RunOrder, desk: Any, folder: str) -> TorchTrainer:
