@@ -13,14 +13,21 @@ from pathlib import Path
 
 VOLUME = "/srv"
 """Where the volume stands inside: storage, report and cache."""
+SOURCES = Path(__file__).parents[1]
+"""The project with its environment, which may lie below /tmp itself and is there inside, too."""
 _SEALED = """
 set -e
 mount --make-rprivate /
+case "$SANDBOX_SOURCES" in /tmp/*)
+  kept="$SANDBOX_TMP/${SANDBOX_SOURCES#/tmp/}"
+  mkdir -p "$kept"
+  mount --bind "$SANDBOX_SOURCES" "$kept" ;;
+esac
 awk '{print $5}' /proc/self/mountinfo | while read -r at; do
   case "$at" in /proc*|/dev*|/sys*) ;; *) mount -o remount,bind,ro "$at" ;; esac
 done
 mount --bind "$SANDBOX_VOLUME" /srv
-mount --bind "$SANDBOX_TMP" /tmp
+mount --rbind "$SANDBOX_TMP" /tmp
 mount -o remount,bind,rw /srv
 mount -o remount,bind,rw /tmp
 cd /tmp
@@ -59,7 +66,11 @@ class ReadOnlyRoot:
             "PYTHONUNBUFFERED": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
         }
-        folders = {"SANDBOX_TMP": str(self.tmp), "SANDBOX_VOLUME": str(self.volume)}
+        folders = {
+            "SANDBOX_TMP": str(self.tmp),
+            "SANDBOX_VOLUME": str(self.volume),
+            "SANDBOX_SOURCES": str(SOURCES),
+        }
         path = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
         return image | folders | path | {"OMP_NUM_THREADS": "1"} | more
 

@@ -71,7 +71,7 @@ def test_a_run_put_there_beforehand_just_as_planned_is_not_taken_for_the_sweeps_
     until(lambda: "ForgedRun" in running.events())
     let_go(trainers)
     running.until_phase("NameTaken")
-    assert running.state("c") == "", "there was no forecast when it was made"
+    assert running.state("c") == "Queued", "nobody wrote its status: there was no forecast when it was made"
     running.kubectl("delete", "scalingrun", forged["metadata"]["name"])
     running.until_phase("Succeeded")
     assert only_once(trainers)
