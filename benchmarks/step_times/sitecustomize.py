@@ -31,9 +31,9 @@ class AtTheMeter(MetaPathFinder):
 
             def executed(module: ModuleType) -> None:
                 execute(module)
-                module.Meter.stepping = noted(module.Meter.stepping)  # type: ignore[attr-defined]
+                module.Meter.stepping = noted(module.Meter.stepping)  # type: ignore[attr-defined]  # a module found by name
 
-            spec.loader.exec_module = executed  # type: ignore[method-assign]
+            spec.loader.exec_module = executed  # type: ignore[method-assign]  # wraps what imports it
         return spec
 
 
