@@ -61,13 +61,13 @@ def main() -> int:
     strict = [x for o, (s, _) in mixtures[MIXED][1].items() for x in tuning.scores(mixtures[MIXED][0][o], s, o)]
 
     sections = {
-        "Leave one origin out: scale constants tuned on the other three": _report_table(left_out),
-        "… with the constants of fit and kernel averaged anew as well, over what was tried": _origins_table(
+        "Leave one origin out: scale constants tuned on the other three": report_table(left_out),
+        "… with the constants of fit and kernel averaged anew as well, over what was tried": origins_table(
             "averaged", averaged
         ),
         "Other rules for the same choice": _variants_table(rules),
         "Nothing of the fit chosen: 192 settings drawn at random, mixed by each ladder's own past": _without(
-            "mean of rung", _origins_table("mixed", strict)
+            "mean of rung", origins_table("mixed", strict)
         ),
         "Other ways to mix": _variants_table(mixtures),
         "One thing changed at a time: scale constants tuned on the other three": _variants_table(
@@ -99,9 +99,7 @@ def main() -> int:
             "averaged": asdict(mean),
         }
         RESULTS.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-        before, _, rest = DOCS.read_text().partition("<!-- calibration -->\n")
-        _, _, after = rest.partition("<!-- /calibration -->")
-        DOCS.write_text(f"{before}<!-- calibration -->\n{text}\n<!-- /calibration -->{after}")
+        write_between("calibration", text)
     return 0
 
 
@@ -252,7 +250,14 @@ def _line(name: str, r: Row) -> str:
     )
 
 
-def _report_table(scores: list[Score]) -> str:
+def write_between(mark: str, text: str) -> None:
+    """Put `text` between docs/forecasts.md's comments of that name."""
+    before, _, rest = DOCS.read_text().partition(f"<!-- {mark} -->\n")
+    _, _, after = rest.partition(f"<!-- /{mark} -->")
+    DOCS.write_text(f"{before}<!-- {mark} -->\n{text}\n<!-- /{mark} -->{after}")
+
+
+def report_table(scores: list[Score]) -> str:
     summary = report(scores, 0)
     assert summary is not None
     lines = [HEAD, _line("next rung, all", row("all", [s for s in scores if not s.far]))]
@@ -283,11 +288,11 @@ def _methods_table(ladders: list[Ladder]) -> str:
 
 
 def _two_table(ladders: list[Ladder]) -> str:
-    tables = [_origins_table(name, _replayed(ladders, classics.METHODS[name])[0]) for name in ("S1", "ours")]
+    tables = [origins_table(name, _replayed(ladders, classics.METHODS[name])[0]) for name in ("S1", "ours")]
     return "\n".join([tables[0], *tables[1].splitlines()[2:]])
 
 
-def _origins_table(name: str, scores: list[Score]) -> str:
+def origins_table(name: str, scores: list[Score]) -> str:
     summary = report(scores, 0)
     assert summary is not None
     lines = [HEAD, _line(f"{name}, next rung", row(name, [s for s in scores if not s.far]))]
