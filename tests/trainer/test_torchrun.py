@@ -21,6 +21,7 @@ from tiny_run import AfterLooks, carried_out, curve_of, has_checkpoint, losses_o
 from sweep_analysis.execution import DeepSpeed
 from sweep_analysis.recipe import whole_batches
 from sweep_analysis.record import ExitStatus
+from sweep_analysis.rules import LearningRate
 from sweep_analysis.rung import RunOrder
 from sweep_trainer.interruption import Interrupted
 
@@ -99,9 +100,14 @@ def group(order: RunOrder, *program: str, restarts: int = 3) -> Iterator[Group]:
 
 @pytest.fixture
 def two(order: RunOrder, tmp_path: Path) -> RunOrder:
-    """Two processes, two token counts, some hundred steps, a checkpoint every half second."""
+    """Two processes, two token counts, some hundred steps, a checkpoint every half second.
+
+    The learning rate is low, so that what engines and world sizes round differently does not grow over the steps.
+    """
     long = order.run.changed(tokens=whole_batches(order.training, (128 * 300, 128 * 400)))
-    training = order.training.changed(checkpoint_seconds=0.5, stall_seconds=STALL_SECONDS)
+    training = order.training.changed(
+        checkpoint_seconds=0.5, stall_seconds=STALL_SECONDS, learning_rate=LearningRate(peak=5e-4)
+    )
     return moved(order, tmp_path / "two", run=long, training=training, workers=2)
 
 
@@ -165,7 +171,7 @@ def test_sigterm_to_torchrun_leaves_a_checkpoint_and_the_order_goes_on_in_one_pr
     carried_out(one)
     alone = moved(one, tmp_path / "alone")
     carried_out(alone)
-    assert losses_of(one) == pytest.approx(losses_of(alone), abs=0.01)
+    assert losses_of(one) == pytest.approx(losses_of(alone), abs=1e-3)
 
 
 def test_what_one_process_began_two_go_on_with(two: RunOrder, tmp_path: Path) -> None:
@@ -177,7 +183,7 @@ def test_what_one_process_began_two_go_on_with(two: RunOrder, tmp_path: Path) ->
         assert gone_on.agent.wait() == 0, gone_on.said[-3000:]
         assert gone_on.said.count("going on from step") == 2
     alone = done(moved(two, tmp_path / "alone"))
-    assert losses_of(second) == pytest.approx(losses_of(alone), abs=0.01)
+    assert losses_of(second) == pytest.approx(losses_of(alone), abs=1e-3)
     assert [point["step"] for point in curve_of(second)] == [point["step"] for point in curve_of(alone)]
 
 
@@ -220,5 +226,5 @@ def test_a_run_goes_on_under_another_zero_stage_and_number_of_processes_and_then
     with group(third, restarts=0) as last:
         assert last.agent.wait() == 0, last.said[-3000:]
     assert last.said.count("going on from step") >= 2
-    assert losses_of(third) == pytest.approx(losses_of(alone), abs=0.01)
+    assert losses_of(third) == pytest.approx(losses_of(alone), abs=1e-3)
     assert [point["step"] for point in curve_of(third)] == [point["step"] for point in curve_of(alone)]
