@@ -5,8 +5,8 @@ SWEEP ?= examples/laptop.yaml
 WORKDIR ?= laptop
 # Published training runs, which the repository does not hold.
 SHARED ?= $(or $(SCALINGSWEEP_SHARED),../shared)
-# Tests at once: each ladder in a test trains two models at a time.
-JOBS ?= 2
+# Tests at once: more than cores, since half of a test is waiting for a cluster, a storage or a trainer.
+JOBS ?= 3
 
 # What the images install, and what the tests run with, in the same versions.
 PIN := $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-header pyproject.toml
