@@ -5,7 +5,7 @@ Pure: it reads a spec and a status, never a cluster.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ from sweep_analysis.recipe import Training, at_context, shape_of, whole_batches
 from sweep_analysis.rung import Purpose, Run, Rung
 from sweep_analysis.scale import format_scale
 from sweep_operator.api import TARGET, Generate, RungRuns, RungSpec, RungState, ScalingSweep, SweepSpec
-from sweep_operator.capacity import misfit
+from sweep_operator.capacity import misfit, undivided
 from sweep_operator.policy import Policy
 
 MAX_RUNS = 64
@@ -70,7 +70,8 @@ def accept(sweep: ScalingSweep, policy: Policy) -> Accepted | Refused:
         _target_below_ladder(spec, rungs, target),
         _unidentified(spec, rungs),
         _warmup_too_short(spec, rungs),
-        _does_not_fit(sweep, rungs, target),
+        _due("BatchDoesNotDivide", undivided, sweep, rungs, target),
+        _due("DoesNotFit", misfit, sweep, rungs, target),
     ):
         if objection:
             return objection
@@ -233,17 +234,23 @@ def _warmup_too_short(spec: SweepSpec, rungs: tuple[Rung, ...]) -> Refused | Non
     )
 
 
-def _does_not_fit(sweep: ScalingSweep, rungs: tuple[Rung, ...], target: Run) -> Refused | None:
-    """A run that the memory of its devices cannot hold, of what is yet to start; of a target only if it may start."""
+def _due(
+    reason: str,
+    objection: Callable[[ScalingSweep, str, Run], str | None],
+    sweep: ScalingSweep,
+    rungs: tuple[Rung, ...],
+    target: Run,
+) -> Refused | None:
+    """The first objection to a run on its devices, of what is yet to start; of a target only if it may start."""
     newest = {rung.name: rung.state for rung in sweep.status.rungs}  # a later revision replaces an earlier one
     started = {name for name, state in newest.items() if state is not RungState.PENDING}
     due = [(rung.name, run) for rung in rungs for run in rung.runs]
     if sweep.spec.target.launch != "Never":
         due.append((TARGET, target))
     for name, run in due:
-        said = misfit(sweep, name, run) if name not in started else None
+        said = objection(sweep, name, run) if name not in started else None
         if said:
-            return Refused("DoesNotFit", f"{'the target' if name == TARGET else f'rung {name!r}'}: {said}")
+            return Refused(reason, f"{'the target' if name == TARGET else f'rung {name!r}'}: {said}")
     return None
 
 

@@ -6,6 +6,7 @@ import pytest
 from local_ladder import MANIFEST, Folder
 from simulated_cluster import SimulatedCluster, climb
 
+from sweep_analysis.pieces import pieces_of
 from sweep_operator.acceptance import Accepted, Refused, accept
 from sweep_operator.api import Placement
 from sweep_operator.capacity import needed_bytes
@@ -53,6 +54,24 @@ def test_the_change_that_is_named_makes_the_ladder_fit(manifest):
     assert isinstance(refused, Refused)
     assert refused.message.endswith("set training.microBatch: 8")
     assert isinstance(verdict(manifest(placement=tight, training=training | {"microBatch": 8})), Accepted)
+
+
+def test_a_batch_that_the_devices_of_a_node_cannot_share_is_refused_as_the_trainer_would(manifest):
+    sweep = manifest(placement={"gpusPerNode": 3})
+    refused = verdict(sweep)
+    assert isinstance(refused, Refused)
+    assert refused.reason == "BatchDoesNotDivide"
+    run = verdict(manifest()).rungs[0].runs[0]
+    with pytest.raises(ValueError, match="does not divide among 3 processes; set ") as raised:
+        pieces_of(sweep.spec.training, run.resolved(sweep.spec.training), 3)
+    assert refused.message == f"rung 'a': {raised.value}"
+    tokens = int(refused.message.rsplit(" ", 1)[1].replace(",", ""))
+    training = {"data": {"corpus": "Classics"}, "batchTokens": tokens}
+    assert isinstance(verdict(manifest(placement={"gpusPerNode": 3}, training=training)), Accepted)
+
+
+def test_a_command_of_ones_own_shares_its_batch_out_as_it_likes(manifest):
+    assert isinstance(verdict(manifest(placement={"gpusPerNode": 3}, runtime={"command": ["train"]})), Accepted)
 
 
 def test_nothing_is_refused_where_the_memory_is_not_known(manifest):

@@ -8,10 +8,10 @@ import pytest
 from several_ranks import SEQUENCES, Case, together
 
 from sweep_analysis.execution import DeepSpeed
+from sweep_analysis.pieces import pieces_of
 from sweep_analysis.recipe import Training, resolve, shape_of
 from sweep_trainer import fewer
 from sweep_trainer.engines.deepspeed_config import fewer as fewer_sequences
-from sweep_trainer.engines.deepspeed_config import pieces_of
 from sweep_trainer.engines.ranks import ALONE
 from sweep_trainer.failure import BeginAgain, explain, out_of_memory
 from sweep_trainer.storage import Folder

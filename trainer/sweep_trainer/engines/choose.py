@@ -5,10 +5,10 @@ Owns the choice, and turning what an engine refuses into the sentence that a per
 
 import torch
 
+from sweep_analysis.pieces import pieces_of
 from sweep_analysis.recipe import Hyperparameters
 from sweep_analysis.record import FailureReason
 from sweep_analysis.rung import RunOrder
-from sweep_trainer.engines.deepspeed_config import pieces_of
 from sweep_trainer.engines.plain import PlainTorch
 from sweep_trainer.engines.protocol import Engine
 from sweep_trainer.engines.ranks import Ranks
