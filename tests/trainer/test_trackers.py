@@ -158,7 +158,8 @@ def test_tensorboard_reads_every_point_from_its_event_file(order: RunOrder, tmp_
 @pytest.mark.parametrize("where", ["wandb", "mlflow", "tensorboard"])
 def test_a_run_ends_as_ever_while_the_library_reaches_nobody(where: str, order: RunOrder, tmp_path: Path) -> None:
     """The whole process, its exit included: a library's own threads and exit handlers must not hold it."""
-    pytest.importorskip({"tensorboard": "tensorboardX"}.get(where, "wandb"), reason="the tracker is not installed")
+    if where != "mlflow":  # which is spoken to over HTTP, without its library
+        pytest.importorskip({"tensorboard": "tensorboardX"}.get(where, where), reason="the tracker is not installed")
     (tmp_path / "a file").write_text("")
     target = {"wandb": "sweeps", "mlflow": GONE, "tensorboard": str(tmp_path / "a file" / "below")}[where]
     training = order.training.changed(report_to=ReportTo.model_validate({where: target}))
