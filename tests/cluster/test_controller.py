@@ -12,7 +12,7 @@ from sweep_operator.clusters.kubernetes.cache import Caches, UnreadableError
 from sweep_operator.clusters.kubernetes.cluster import KubernetesCluster
 from sweep_operator.clusters.kubernetes.errors import ApiError, ConflictError, NotLeading, TransportError
 from sweep_operator.clusters.kubernetes.resources import RUN_LABEL
-from sweep_operator.clusters.port import Conflict, NameTaken, NotNow
+from sweep_operator.clusters.port import Conflict
 from sweep_operator.controller.measures import Measures
 from sweep_operator.controller.passes import Passes
 from sweep_operator.controller.queue import Key, WorkQueue
@@ -186,6 +186,22 @@ def test_jobs_and_pods_wake_their_run_soon_and_at_once_when_they_end_or_go(world
         assert taken(queue) == [RUN]
 
 
+def test_a_pod_that_ended_before_its_job_did_ends_nothing_by_itself(world, queue, clock):
+    labels = {RUN_LABEL: "demo-a-1"}
+    world.workload(world.caches.jobs, **labels)
+    clock.now += GATHER_SECONDS
+    settle(queue)
+    owner = {"kind": "Job", "name": "demo-a-1-1", "uid": "u-demo-a-1-1", "controller": True}
+    pod = {"metadata": {"name": "demo-a-1-1-x", "uid": "p-1", "labels": labels, "ownerReferences": [owner]}}
+    world._put(world.caches.pods, {**pod, "status": {"phase": "Succeeded"}})
+    assert taken(queue) == []
+    complete = {"conditions": [{"type": "Complete", "status": "True"}]}
+    world.workload(world.caches.jobs, complete, **labels)
+    assert taken(queue) == [RUN]
+    world._put(world.caches.pods, {**pod, "status": {"phase": "Succeeded", "message": "told later"}})
+    assert taken(queue) == [RUN], "after its job it may be what was missing"
+
+
 def test_a_deleted_run_or_sweep_is_looked_at_too(world, queue, clock):
     sweep, run = world.sweep(), world.run()
     clock.now += SETTLE_SECONDS
@@ -258,8 +274,6 @@ def raising(error):
     [
         (Conflict("changed"), "Conflict"),
         (ConflictError(409, "Conflict"), "Conflict"),
-        (NotNow("QuotaExceeded", "full"), "NotNow"),
-        (NameTaken("theirs"), "NameTaken"),
         (ApiError(500, "InternalError"), "Api500"),
         (TransportError("cut"), "Unreachable"),
         (OSError("disk"), "Unreachable"),

@@ -1,6 +1,7 @@
 """The work queue: every key once, by one worker at a time, retried ever more slowly."""
 
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -138,3 +139,92 @@ def test_no_key_is_lost_or_worked_on_twice_at_once(steps):
     while owed:
         owed.remove(queue.get().name)
     assert len(queue) == 0
+
+
+def test_a_key_that_is_given_out_is_no_longer_owed_a_later_look(queue, clock):
+    queue.add_after(key("a"), 5)
+    queue.add(key("a"))
+    assert queue.get() == key("a")
+    assert queue.delayed == 0
+    queue.add_after(key("a"), 7)
+    queue.done(key("a"))
+    assert (len(queue), queue.delayed) == (0, 1), "what is asked for during the pass is kept"
+
+
+class Waiting:
+    """Threads that take keys until the queue closes; counts what they did."""
+
+    def __init__(self, queue, count, work=lambda key: None):
+        self.queue, self.work = queue, work
+        self.got, self.times = [], []
+        self.threads = [threading.Thread(target=self._take, daemon=True) for _ in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def _take(self):
+        while (got := self.queue.get()) is not None:
+            self.work(got)
+            self.got.append(got.name)
+            self.queue.done(got)
+
+    def until(self, names):
+        deadline = time.monotonic() + 30
+        while sorted(self.got) != sorted(names) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert sorted(self.got) == sorted(names)
+
+    def end(self):
+        self.queue.close()
+        for thread in self.threads:
+            thread.join(10)
+        assert not any(thread.is_alive() for thread in self.threads)
+
+
+def test_a_delay_that_runs_out_wakes_one_of_many_idle_workers_to_work_and_one_to_keep_the_time():
+    looks = []
+
+    class Counted(WorkQueue):
+        def _promote(self):
+            looks.append(1)
+            return super()._promote()
+
+    queue = Counted()
+    idle = Waiting(queue, 16)
+    for number in range(20):
+        queue.add_after(key(f"k{number}"), 0.02 * (number + 1))
+    idle.until([f"k{number}" for number in range(20)])
+    idle.end()
+    assert len(looks) < 20 * 8, "each of twenty delays would be a look of all sixteen"
+
+
+def test_time_is_kept_by_another_while_the_worker_that_kept_it_works():
+    queue, release = WorkQueue(), threading.Event()
+    idle = Waiting(queue, 2, lambda got: release.wait(30) if got.name == "long" else None)
+    queue.add_after(key("long"), 0.02)
+    queue.add_after(key("short"), 0.1)
+    idle.until(["short"])
+    release.set()
+    idle.until(["short", "long"])
+    queue.add_after(key("late"), 30)
+    queue.add_after(key("early"), 0.01)
+    idle.until(["short", "long", "early"])
+    idle.end()
+
+
+def test_many_writers_and_workers_lose_no_key_and_leave_nobody_waiting_beside_one():
+    queue = WorkQueue()
+    workers = Waiting(queue, 8)
+
+    def write(writer):
+        for number in range(200):
+            name = key(f"{writer}-{number}")
+            if number % 3:
+                queue.add(name)
+            else:
+                queue.add_after(name, 0.0005 * (number % 7))
+
+    writers = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
+    for writer in writers:
+        writer.start()
+    workers.until([f"{writer}-{number}" for writer in range(4) for number in range(200)])
+    workers.end()

@@ -90,7 +90,7 @@ takes off what a scrape adds (instance, pod), so that an alert outlives a change
 watch's own `namespace` is the one that it watches. */}}
 {{- $t := .Values.alerts.thresholds }}
 {{- $d := .Values.alerts.durations }}
-{{- $failed := `outcome=~"Error|Api.*|Unreachable|NameTaken|Unreadable"` }}
+{{- $failed := `outcome=~"Error|Api.*|Unreachable|Unreadable"` }}
 {{- $writes := `verb=~"create|update|patch|delete"` }}
 {{- $scraped := list }}
 {{- range $label := list "job" "namespace" }}

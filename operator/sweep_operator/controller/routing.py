@@ -84,10 +84,17 @@ class Router:
         if not (identity.run and self._active()):
             return
         run = Key(RUNS.kind, identity.namespace, identity.run)
-        if new is None or (new.finished if isinstance(new, JobView) else new.ended):
+        if new is None or self._may_be_over(new):
             self._queue.add(run)
         else:
             self._queue.add_after(run, GATHER_SECONDS)
+
+    def _may_be_over(self, known: JobView | PodView) -> bool:
+        """Whether an attempt may have ended with this; with a pod only where its Job, which ends after it, has too."""
+        if isinstance(known, JobView):
+            return known.finished
+        job = self._caches.jobs.by_uid(known.identity.owner_uid)
+        return known.ended and (job is None or job.finished or job.suspended)
 
     def _sweep_of(self, run: Identity) -> Key | None:
         """By owner where the owner is known, since labels may be edited; else by label."""

@@ -2,11 +2,12 @@
 
 Owns the meaning of every way in which a pass may end. One key's trouble never stops another's.
 
-    it changed something    at once (fifty times)         Conflict, NotNow     again, ever more slowly
+    it changed something    at once (fifty times)         Conflict             again, ever more slowly
     it asks to wait         then                          ApiError, OSError    the same; logged when it lasts
-    neither                 when something changes        NameTaken,
-    NotLeading              never: the process is ending    UnreadableError    the same; told as an event
-                                                          anything else        the same; logged with its traceback
+    neither                 when something changes        UnreadableError      the same; told as an event
+    NotLeading              never: the process is ending  anything else        the same; logged with its traceback
+
+What keeps a child from being created or started for now is no such end: the reconcilers write it down and ask to wait.
 """
 
 import logging
@@ -16,7 +17,7 @@ from collections.abc import Callable
 
 from sweep_operator.clusters.kubernetes.cache import UnreadableError
 from sweep_operator.clusters.kubernetes.errors import ApiError, ConflictError, NotLeading
-from sweep_operator.clusters.port import Conflict, NameTaken, NotNow
+from sweep_operator.clusters.port import Conflict
 from sweep_operator.controller.measures import Measures
 from sweep_operator.controller.queue import Key, WorkQueue
 from sweep_operator.reconcile import Progressed
@@ -90,10 +91,6 @@ class Workers:
         except (Conflict, ConflictError):
             self._queue.retry(key)
             return "Conflict"
-        except NotNow as refusal:
-            return self._again(key, "NotNow", str(refusal))
-        except NameTaken as taken:
-            return self._again(key, "NameTaken", str(taken))
         except UnreadableError as unreadable:
             return self._again(key, "Unreadable", str(unreadable))
         except ApiError as error:
