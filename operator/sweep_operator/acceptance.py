@@ -7,6 +7,7 @@ Pure: it reads a spec and a status, never a cluster.
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from sweep_analysis.fit import identifies
@@ -49,7 +50,7 @@ def accept(sweep: ScalingSweep, policy: Policy) -> Accepted | Refused:
             "FrozenField", f"spec.{frozen} may not change once a forecast has been written; apply a new sweep"
         )
     try:
-        rungs = tuple(_resolve_rung(spec.training, rung) for rung in _listed(spec))
+        rungs = tuple(_resolve_rung(spec.training, rung.name, rung.runs) for rung in _listed(spec))
         target = _run(
             spec.training, spec.target.parameters, (spec.target.tokens,), spec.target.seed, purpose=Purpose.TARGET
         )
@@ -106,9 +107,11 @@ def _generated(rule: Generate | None) -> Iterable[RungSpec]:
         yield RungSpec(name=name, runs=(runs,))
 
 
-def _resolve_rung(training: Training, rung: RungSpec) -> Rung:
+@lru_cache(maxsize=1024)
+def _resolve_rung(training: Training, name: str, entries: tuple[RungRuns, ...]) -> Rung:
+    """Kept, since every pass resolves the ladder of its sweep anew. Raises ValueError for a size that cannot be."""
     runs: dict[str, Run] = {}
-    for entry in rung.runs:
+    for entry in entries:
         exact = shape_of(training, entry.parameters).parameters
         tokens = tuple(round(ratio * exact) for ratio in entry.tokens_per_parameter)
         for seed in entry.seeds:
@@ -117,8 +120,8 @@ def _resolve_rung(training: Training, rung: RungSpec) -> Rung:
             )
             runs[run.content_digest] = run
     if len(runs) > MAX_RUNS:
-        raise ValueError(f"rung {rung.name!r} has {len(runs)} runs; at most {MAX_RUNS} are taken")
-    return Rung(name=rung.name, runs=tuple(runs.values()))
+        raise ValueError(f"rung {name!r} has {len(runs)} runs; at most {MAX_RUNS} are taken")
+    return Rung(name=name, runs=tuple(runs.values()))
 
 
 def _run(

@@ -27,22 +27,31 @@ class Access:
 
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._ensured: OrderedDict[str, frozenset[str]] = OrderedDict()
-        """By the sweep's UID: the runs that its trainers may write to."""
+        self._ensured: OrderedDict[str, tuple[str, frozenset[str]]] = OrderedDict()
+        """By the sweep's UID: the version whose plan was looked at, and the runs that its trainers may write to."""
         self._one_at_a_time = threading.Lock()
         """The runs of a rung start at once, and the first of them ensures for all."""
 
     def ensure(self, sweep: ScalingSweep, run: str) -> None:
         """Account, role, binding and claim, for every run that the sweep plans. Raises NameTaken and ApiError."""
-        planned = frozenset((*planned_runs(sweep), run))
-        if self._ensured.get(sweep.metadata.uid) != planned:
+        if not self._is_ensured(sweep, run):
             with self._one_at_a_time:
-                self._ensure_all(sweep, planned)
+                if not self._is_ensured(sweep, run):
+                    self._ensure_all(sweep, frozenset((*planned_runs(sweep), run)))
+
+    def _is_ensured(self, sweep: ScalingSweep, run: str) -> bool:
+        """Whether this very version of the sweep was looked at, or one that plans the same runs."""
+        version, uid = sweep.metadata.resource_version, sweep.metadata.uid
+        seen, ensured = self._ensured.get(uid, ("", frozenset()))
+        if seen == version and version:
+            return run in ensured
+        if ensured != {*planned_runs(sweep), run}:
+            return False
+        self._ensured[uid] = version, ensured
+        return True
 
     def _ensure_all(self, sweep: ScalingSweep, planned: frozenset[str]) -> None:
         uid = sweep.metadata.uid
-        if self._ensured.get(uid) == planned:
-            return
         own = sweep.spec.runtime.service_account_name
         account = Account(sweep.metadata.namespace, own) if own else None
         for document in trainer_access(sweep, planned, account):
@@ -50,7 +59,7 @@ class Access:
         claim = claim_document(sweep)
         if claim is not None and uid not in self._ensured:
             self._ensure_claim(claim)
-        self._ensured[uid] = planned
+        self._ensured[uid] = sweep.metadata.resource_version, planned
         self._ensured.move_to_end(uid)
         while len(self._ensured) > _REMEMBERED:
             self._ensured.popitem(last=False)

@@ -99,6 +99,10 @@ class Store(Generic[P]):
 
     def put(self, document: dict[str, Any]) -> None:
         """Learn a version of an object: from a watch, or from the answer to a write of ours."""
+        metadata = document["metadata"]
+        known = self._objects.get((metadata.get("namespace", ""), metadata.get("name", "")))
+        if known is not None and _is_version(known.identity, metadata):
+            return  # most often our own write, which its answer has told already
         new = self._project(document)
         identity = new.identity
         key = (identity.namespace, identity.name)
@@ -168,6 +172,10 @@ class Store(Generic[P]):
             self._index[entry].discard(key)
             if not self._index[entry]:
                 del self._index[entry]
+
+
+def _is_version(identity: Identity, metadata: dict[str, Any]) -> bool:
+    return (identity.uid, str(identity.resource_version)) == (metadata.get("uid"), metadata.get("resourceVersion"))
 
 
 def _entries(identity: Identity) -> list[Hashable]:
