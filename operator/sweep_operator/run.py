@@ -13,9 +13,10 @@ either one new status or one thing to do, never both.
 
 An attempt that cannot start (no node, no image) or has gone silent is told to end, and the reason is kept with it.
 The first attempt is open from the run's creation on and needs no write of its own, so that a run that is paused before
-it began is written down as Waiting; each later attempt is written down before it starts. That an attempt runs is
-written down once it has lasted, or its trainer has spoken: a short run would cost the API server more for such news
-than for all the rest.
+it began is written down as Waiting; each later attempt is written down before it starts, and so is a first one where
+the sweep has a retryToken: a run of which nothing was written began before there was one, and has yet to answer it.
+That an attempt runs is written down once it has lasted, or its trainer has spoken: a short run would cost the API
+server more for such news than for all the rest.
 """
 
 import hashlib
@@ -113,22 +114,27 @@ def newest_attempt(run: ScalingRun) -> int:
 
 def _begun(sweep: ScalingSweep, run: ScalingRun, workload: Workload, now: datetime) -> ScalingRun:
     """The run with its first attempt open, where it is there or wanted and was not written down yet."""
-    absent = workload.state is WorkloadState.ABSENT
-    untouched = run.status.state is RunState.QUEUED
-    if run.status.attempt or (absent and not (untouched and wanted_of(sweep) is Wanted.RUN)):
+    if run.status.attempt or (workload.state is WorkloadState.ABSENT and not _starts_unwritten(sweep, run)):
         return run
-    return run.changed(status=_opened(sweep, run.status, workload.created_at or workload.started_at or timestamp(now)))
+    at = workload.created_at or workload.started_at or timestamp(now)
+    return run.changed(status=_opened(run.status, at, run.status.retry_token))
 
 
-def _opened(sweep: ScalingSweep, status: RunStatus, at: str) -> RunStatus:
-    """The status with its next attempt open."""
+def _starts_unwritten(sweep: ScalingSweep, run: ScalingRun) -> bool:
+    """Whether a run without attempts may begin its first before that is written down."""
+    untouched = run.status.state is RunState.QUEUED
+    return untouched and wanted_of(sweep) is Wanted.RUN and not sweep.spec.retry_token
+
+
+def _opened(status: RunStatus, at: str, retry_token: str) -> RunStatus:
+    """The status with its next attempt open, which answers that token."""
     attempt = Attempt(attempt=status.attempt + 1, started_at=at)
     return _with_attempts(status, (*status.attempts, attempt)).changed(
         attempt=attempt.attempt,
         state=RunState.QUEUED,
         workload=None,
         not_before=None,
-        retry_token=sweep.spec.retry_token,
+        retry_token=retry_token,
     )
 
 
@@ -162,7 +168,7 @@ def _decide(sweep: ScalingSweep, run: ScalingRun, workload: Workload, now: datet
     if status.not_before is not None and timestamp(now) < status.not_before:
         wait = (datetime.fromisoformat(status.not_before) - now).total_seconds()
         return RunDecision(requeue_seconds=max(0.01, wait))
-    return RunDecision(status=_opened(sweep, status, timestamp(now)))
+    return RunDecision(status=_opened(status, timestamp(now), sweep.spec.retry_token))
 
 
 def _finished(sweep: ScalingSweep, run: ScalingRun, wanted: Wanted) -> RunDecision:

@@ -155,6 +155,28 @@ def test_a_run_that_was_paused_before_it_began_starts_as_a_later_attempt_does(cr
     assert decide(manifest(), paused.changed(status=opened.status), ABSENT, after(2)).do is Do.START
 
 
+def test_a_retry_token_that_is_set_before_anything_was_written_of_a_run_is_answered_once_it_fails(created):
+    sweep, run = created(retry={"limit": 0})
+    asked = sweep.changed(spec=sweep.spec.changed(retry_token="again"))
+    broken = Workload(WorkloadState.ENDED, Ending.FAILED, FailureReason.CRASHED, "boom", reference=JOB)
+    failed = run.changed(status=decide(asked, run, broken, after(9)).status)
+    assert (failed.status.state, failed.status.retry_token) == (RunState.FAILED, "")
+    revived = run.changed(status=decide(asked, failed, ABSENT, after(10)).status)
+    assert (revived.status.state, revived.status.retry_token) == (RunState.WAITING, "again")
+
+
+def test_a_retry_token_that_was_set_before_a_run_began_asks_nothing_of_it(created):
+    sweep, run = created(retry={"limit": 0}, retryToken="again")
+    opened = decide(sweep, run, ABSENT, after(0))
+    assert (opened.do, opened.status.attempt, opened.status.state) == (Do.NOTHING, 1, RunState.QUEUED)
+    run = run.changed(status=opened.status)
+    assert decide(sweep, run, ABSENT, after(1)).do is Do.START
+    broken = Workload(WorkloadState.ENDED, Ending.FAILED, FailureReason.CRASHED, "boom", reference=JOB)
+    failed = run.changed(status=decide(sweep, run, broken, after(9)).status)
+    assert failed.status.state is RunState.FAILED
+    assert decide(sweep, failed, ABSENT, after(10)).status is None
+
+
 def test_an_attempt_that_ended_before_anything_was_written_began_before_it_ended(created):
     sweep, run = created()
     over = Workload(WorkloadState.ENDED, Ending.PREEMPTED, started_at=timestamp(START), ended_at=timestamp(after(3)))
