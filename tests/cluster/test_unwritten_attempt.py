@@ -9,6 +9,7 @@ from sweep_operator.clusters.kubernetes.cache import Caches
 from sweep_operator.clusters.kubernetes.cluster import KubernetesCluster
 from sweep_operator.clusters.kubernetes.errors import NotFound
 from sweep_operator.clusters.kubernetes.jobs import Images, job_document
+from sweep_operator.clusters.kubernetes.ownership import run_document
 
 BEGAN = "2026-01-01T00:00:00Z"
 
@@ -89,3 +90,15 @@ def test_a_job_that_lost_its_labels_is_found_by_name_and_labelled_again(place):
     again = cluster.workload(run, 1)
     assert (again.state, again.reference.uid) == (WorkloadState.RUNNING, "j-1")
     assert server.patches[0]["metadata"]["labels"] == job["metadata"]["labels"]
+
+
+def test_what_was_heard_of_a_run_goes_with_it(place):
+    cluster, _, run, _, _ = place
+    document = run_document(run)
+    document["metadata"] |= {"uid": run.metadata.uid, "resourceVersion": run.metadata.resource_version}
+    cluster.caches.runs.put(document)
+    assert cluster.workload(run, 1).state is WorkloadState.RUNNING
+    assert list(cluster._heard) == [run.metadata.uid]
+    document["metadata"] |= {"resourceVersion": "9"}
+    cluster.caches.runs.remove(document)
+    assert not cluster._heard

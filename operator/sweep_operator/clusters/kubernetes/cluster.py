@@ -28,7 +28,7 @@ from sweep_operator.clusters import (
 )
 from sweep_operator.clusters.kubernetes import storage
 from sweep_operator.clusters.kubernetes.access import Access
-from sweep_operator.clusters.kubernetes.cache import Caches, Document
+from sweep_operator.clusters.kubernetes.cache import Caches, Change, Document
 from sweep_operator.clusters.kubernetes.client import Api
 from sweep_operator.clusters.kubernetes.earlier import imported
 from sweep_operator.clusters.kubernetes.errors import AlreadyExists, ConflictError, Forbidden, Invalid, NotFound
@@ -94,6 +94,7 @@ class KubernetesCluster:
 
     def __post_init__(self) -> None:
         self._access = Access(self.api)
+        self.caches.runs.listen(self._forget)
 
     # --- documents -------------------------------------------------------------------------------------------------
 
@@ -246,6 +247,11 @@ class KubernetesCluster:
             return  # gone, another one, or finished meanwhile: the next look tells which
 
     # --- within ----------------------------------------------------------------------------------------------------
+
+    def _forget(self, change: Change[Document]) -> None:
+        """What was heard of an attempt goes with its run, however that went."""
+        if change.new is None:
+            self._heard.pop(change.identity.uid, None)
 
     def _child(self, sweep: ScalingSweep, known: Document) -> ScalingRun | None:
         """The run, if it is what it claims to be; a forged one is left alone, and that is told once."""
