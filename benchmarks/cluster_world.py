@@ -4,7 +4,6 @@ Owns how a thousand sweeps come to stand there within a minute: one ladder is cl
 written under other names, as the operator itself would have left them.
 """
 
-import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
 from urllib3.exceptions import HTTPError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -24,6 +24,7 @@ from control_plane import ControlPlane, free_port  # noqa: E402, F401 - found by
 from simulated_cluster import Killed, SimulatedCluster, climb, healthy  # noqa: E402 - as above
 
 from sweep_analysis.flops import six_nd  # noqa: E402 - as above
+from sweep_analysis.rung import Run  # noqa: E402 - as above
 from sweep_operator.acceptance import Accepted, accept  # noqa: E402 - as above
 from sweep_operator.api import RungStatus, ScalingRun, ScalingSweep  # noqa: E402 - as above
 from sweep_operator.clusters.kubernetes import roles  # noqa: E402 - as above
@@ -148,8 +149,8 @@ def _put_one(api: Api, moment: Moment, name: str) -> None:
 
 def record_set(run: JSON, attempt: int) -> JSON:
     """All records of an attempt at a run, as its trainer would hand them in."""
-    spec, model = run["spec"], ScalingRun.model_validate(run)
-    what = model.spec.run
+    spec = run["spec"]
+    what = Run.model_validate(spec["run"])
     records = []
     for tokens in what.tokens:
         flops = six_nd(what.parameters, tokens)
@@ -259,7 +260,7 @@ class Follower:
                     return
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
-                    event = json.loads(line)
+                    event = from_json(line)
                     self._learn(event["type"], event["object"])
 
 
