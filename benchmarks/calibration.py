@@ -1,28 +1,28 @@
-"""The calibration of the forecast's intervals, from published runs to the table in docs/forecasts.md, in one command.
+"""The calibration of the forecast's intervals, from published runs to the tables in docs/forecasts.md, in one command.
 
-    python benchmarks/calibration.py [--data FOLDER] [--write]
+    python benchmarks/calibration.py [--data FOLDER] [--further FOLDER] [--write]
 
-Leaves each origin out in turn: the scale's constants are tuned on the other three, the fourth is scored; and again with
-the constants of fit and kernel chosen there too, by each rule of `choosing`, or by nobody: mixed, ladder by ladder, as
-`mixing` says. Then S1 and the classic intervals on the
-same rungs, and the constants that ship (tuned on all four origins). Prints the tables; --write puts them into
-docs/forecasts.md and benchmarks/results/calibration.json.
+Leaves each origin out in turn: the scale's constants are tuned on all others, that one is scored; and again with the
+constants of fit and kernel chosen there too, by each rule of `choosing`. Then version 3 on the origins that came after
+it, S1 and the classic intervals, and the constants that ship (tuned on all). --data holds the four origins of
+`ladders`, --further the six of `further_ladders`; without the latter only the four are played. Prints the tables;
+--write puts them into docs/forecasts.md and benchmarks/results/calibration.json, and needs both.
 """
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import choosing
 import classics
-import mixing
 import numpy as np
 import tuning
+from further_ladders import further
 
 from sweep_analysis.backtest import JUMPS, Method, Row, Score, SurfaceReplay, replay, report, row
 from sweep_analysis.ladders import Ladder, published, thin
@@ -31,76 +31,84 @@ from sweep_analysis.predictive import Settings
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "forecasts.md"
 RESULTS = ROOT / "benchmarks" / "results" / "calibration.json"
+FOUR, SIX = "four", "six"
+NAMES = {FOUR: "the four origins of the marks", SIX: "the six that came later"}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     shared = os.environ.get("SCALINGSWEEP_SHARED", str(ROOT.parent / "shared"))
-    parser.add_argument("--data", type=Path, default=Path(shared) / "data", help="folder of the published runs")
+    parser.add_argument("--data", type=Path, default=Path(shared) / "data", help="folder of the four origins' runs")
+    parser.add_argument("--further", type=Path, help="folder of the six further origins' runs")
     parser.add_argument("--write", action="store_true", help="rewrite the tables of docs/forecasts.md and the results")
     options = parser.parse_args()
+    if options.write and not options.further:
+        parser.error("--write needs --further: the tables of docs/forecasts.md are of all ten origins")
     try:
-        whole = published(options.data)
+        whole = {FOUR: published(options.data)}
+        if options.further:
+            whole[SIX] = further(options.further)
     except FileNotFoundError as error:
-        print(f"{error.filename} is missing: name the folder of the published runs with --data", file=sys.stderr)
+        print(f"{error.filename} is missing: name the folder of the published runs", file=sys.stderr)
         return 2
-    ladders = [variant for ladder in whole for variant in (ladder, *thin(ladder))]
+    every = [ladder for ladders in whole.values() for ladder in ladders]
+    ladders = _with_thinnings(every)
 
     tables = {name: tuning.table(ladders, settings) for name, settings in choosing.VARIANTS.items()}
     found = {name: _tuned_without(t, choosing.VARIANTS[name]) for name, t in tables.items()}
-    rules = _by_rules(whole, ladders, tables, found)
-    left_out, declined = _leave_one_out(ladders, found[choosing.DEFAULT])
-    averaged, declined_averaged = _leave_one_out(ladders, rules[AVERAGED][1])
+    rules = _by_rules(every, ladders, tables, found)
     shipped = tables[choosing.DEFAULT]
-    tuned, _ = tuning.tune(shipped, choosing.NEUTRAL, shipped.origins, evaluations=300)
-    everywhere = {
-        name: tuning.tune(t, choosing.VARIANTS[name], t.origins, evaluations=300)[1] for name, t in tables.items()
-    }
-    mean = choosing.averaged(everywhere, len(whole))
-    mixtures = _mixtures(ladders)
-    strict = [x for o, (s, _) in mixtures[MIXED][1].items() for x in tuning.scores(mixtures[MIXED][0][o], s, o)]
+    tuned, _ = tuning.tune(shipped, choosing.NEUTRAL, shipped.origins)
+    everywhere = {name: tuning.tune(t, choosing.VARIANTS[name], t.origins)[1] for name, t in tables.items()}
+    mean = choosing.averaged(everywhere, len(every))
 
-    sections = {
-        "Leave one origin out: scale constants tuned on the other three": report_table(left_out),
-        "… with the constants of fit and kernel averaged anew as well, over what was tried": origins_table(
-            "averaged", averaged
-        ),
-        "Other rules for the same choice": _variants_table(rules),
-        "Nothing of the fit chosen: 192 settings drawn at random, mixed by each ladder's own past": _without(
-            "mean of rung", origins_table("mixed", strict)
-        ),
-        "Other ways to mix": _variants_table(mixtures),
-        "One thing changed at a time: scale constants tuned on the other three": _variants_table(
-            {name: (dict.fromkeys(t.origins, t), found[name]) for name, t in tables.items()}
-        ),
-        "Whole ladders, by other methods": _methods_table(whole),
-        "As shipped, and S1": _two_table(ladders),
-        "With the runs below one token per parameter": _unfiltered_table(options.data),
-    }
+    sections: dict[str, str] = {}
+    documents: dict[str, object] = {}
+    for number, some in whole.items():
+        name = NAMES[number]
+        left_out, declined = _leave_one_out(_with_thinnings(some), found[choosing.DEFAULT])
+        averaged, also_declined = _leave_one_out(_with_thinnings(some), rules[AVERAGED][1])
+        sections[f"Leave one origin out, {name}: scale constants tuned on all others"] = _report_table(left_out)
+        sections[f"… {name}, constants of fit and kernel averaged anew as well"] = _origins_table("averaged", averaged)
+        documents[number] = {
+            "leaveOneOriginOut": _document(left_out, declined),
+            "constantsAveraged": _document(averaged, also_declined),
+        }
+    sections["Other rules for the same choice"] = _variants_table(rules, whole)
+    sections["One thing changed at a time: scale constants tuned on all others"] = _variants_table(
+        {name: (dict.fromkeys(t.origins, t), found[name]) for name, t in tables.items()}, whole
+    )
+    if SIX in whole:
+        sections["Before any score was seen: S1 and version 3 on the six, and as shipped since"] = _versions_table(
+            whole[SIX]
+        )
+    sections["As shipped, and its forerunners, on the four"] = _versions_table(whole[FOUR])
+    sections["Whole ladders of the four, by other methods"] = _methods_table(whole[FOUR])
+    sections["With the runs below one token per parameter"] = _unfiltered_table(options.data)
     text = "\n\n".join(f"**{title}**\n\n{body}" for title, body in sections.items())
     print(text)
     likeliest = {o: choosing.likeliest({name: f[o][1] for name, f in found.items()}) for o in shipped.origins}
     print("\nlikeliest, by origin left out:", likeliest)
-    print("tuned on all four:", {k: round(v, 4) for k, v in asdict(tuned).items() if isinstance(v, float)})
-    print("averaged on all four:", asdict(mean))
+    print("tuned on all:", {k: round(v, 4) for k, v in asdict(tuned).items() if isinstance(v, float)})
+    print("averaged on all:", asdict(mean))
     if options.write:
-        summary, other = report(left_out, declined), report(averaged, declined_averaged)
-        strictly = report(strict, 0)
-        assert summary is not None
-        assert other is not None
-        assert strictly is not None
+        documents |= {"likeliest": likeliest, "tuned": asdict(tuned), "averaged": asdict(mean)}
         RESULTS.parent.mkdir(exist_ok=True)
-        document = {
-            "leaveOneOriginOut": summary.to_json(),
-            "constantsAveraged": other.to_json(),
-            "mixedByOwnPast": _less("meanCoverage", strictly.to_json()),
-            "likeliest": likeliest,
-            "tuned": asdict(tuned),
-            "averaged": asdict(mean),
-        }
-        RESULTS.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-        write_between("calibration", text)
+        RESULTS.write_text(json.dumps(documents, indent=1, ensure_ascii=False) + "\n")
+        before, _, rest = DOCS.read_text().partition("<!-- calibration -->\n")
+        _, _, after = rest.partition("<!-- /calibration -->")
+        DOCS.write_text(f"{before}<!-- calibration -->\n{text}\n<!-- /calibration -->{after}")
     return 0
+
+
+def _with_thinnings(ladders: Iterable[Ladder]) -> list[Ladder]:
+    return [variant for ladder in ladders for variant in (ladder, *thin(ladder))]
+
+
+def _document(scores: Sequence[Score], declined: int) -> object:
+    summary = report(scores, declined)
+    assert summary is not None
+    return summary.to_json()
 
 
 Tuned = dict[str, tuple[Settings, float]]
@@ -118,19 +126,13 @@ def _tuned_without(table: tuning.Table, start: Settings) -> Tuned:
 
 
 def _tuned_on(table: tuning.Table, start: Settings, out: str) -> tuple[Settings, float]:
-    return tuning.tune(table, start, tuple(o for o in table.origins if o != out), evaluations=300)
+    return tuning.tune(table, start, tuple(o for o in table.origins if o != out))
 
 
 def _leave_one_out(ladders: list[Ladder], found: Tuned) -> tuple[list[Score], int]:
-    """Scores of every origin by what was found without it, and how many rungs were declined."""
-    scores: list[Score] = []
-    declined = 0
-    for origin, (settings, _) in found.items():
-        there = [ladder for ladder in ladders if ladder.origin == origin]
-        replayed, abstained = _replayed(there, partial(SurfaceReplay, settings=settings))
-        scores += replayed
-        declined += abstained
-    return scores, declined
+    """Scores of every ladder by what was found without its origin, and how many rungs were declined."""
+    results = [replay(x, partial(SurfaceReplay, settings=found[x.origin][0])) for x in ladders]
+    return [score for scores, _ in results for score in scores], sum(declined for _, declined in results)
 
 
 def _by_rules(
@@ -158,48 +160,6 @@ def _by_rules(
     return given
 
 
-MIXED = "as above"
-
-
-def _mixtures(ladders: list[Ladder]) -> dict[str, tuple[Tables, Tuned]]:
-    """What each way to mix gives the origins, its scale tuned on the other three."""
-    drawn = [
-        [tuning.table(ladders, settings) for settings in mixing.drawn(count, box, seed=seed)]
-        for seed, (box, count) in enumerate(mixing.DRAWS)
-    ]
-    together = [member for members in drawn for member in members]
-    usual = mixing.Weighing()
-    ways = {
-        MIXED: (together, usual),
-        "the first half of the draws": ([x for members in drawn for x in members[: len(members) // 2]], usual),
-        "the other half": ([x for members in drawn for x in members[len(members) // 2 :]], usual),
-        "those from the box alone": (drawn[0], usual),
-        "those from the box twice as wide alone": (drawn[1], usual),
-        **{name: (together, how) for name, how in mixing.WAYS.items()},
-        "the middle of the box, and no mixture": ([tuning.table(ladders, mixing.middle())], usual),
-    }
-    given = {}
-    for name, (members, how) in ways.items():
-        there: Tables = {}
-        tuned: Tuned = {}
-        blind = None if how.others else mixing.mixed(members, how, ())
-        for origin in members[0].origins:
-            others = tuple(o for o in members[0].origins if o != origin)
-            there[origin] = blind or mixing.mixed(members, how, others)
-            tuned[origin] = tuning.tune(
-                there[origin], mixing.START, others, evaluations=600, free=mixing.SCALE, held=mixing.HELD
-            )
-        given[name] = (there, tuned)
-    return given
-
-
-def _less(key: str, document: object) -> object:
-    """A document less one key, at every depth."""
-    if isinstance(document, dict):
-        return {name: _less(key, value) for name, value in document.items() if name != key}
-    return [_less(key, value) for value in document] if isinstance(document, list) else document
-
-
 def _without(column: str, table: str) -> str:
     """A table less one column."""
     rows = [line.split("|") for line in table.splitlines()]
@@ -207,10 +167,14 @@ def _without(column: str, table: str) -> str:
     return "\n".join("|".join(cells[:at] + cells[at + 1 :]) for cells in rows)
 
 
-def _variants_table(variants: dict[str, tuple[Tables, Tuned]]) -> str:
+def _variants_table(variants: dict[str, tuple[Tables, Tuned]], whole: dict[str, list[Ladder]]) -> str:
     lines = [
-        "| | covered | least origin | median width | jump ≤ 3x | far covered | far width |",
-        "|---|---|---|---|---|---|---|",
+        "| | least origin, near | far | "
+        + " | ".join(
+            f"{name}: covered | width | ≤ 3x | far covered | far width" for name in ("four", "six")[: len(whole)]
+        )
+        + " |",
+        "|---|---|---|" + "---|" * 5 * len(whole),
     ]
     for name, (tables, found) in variants.items():
         t = next(iter(tables.values()))  # which tasks there are is the same in all
@@ -218,16 +182,17 @@ def _variants_table(variants: dict[str, tuple[Tables, Tuned]]) -> str:
         for origin, (settings, _) in found.items():
             there = t.origin == t.origins.index(origin)
             for key, values in tuning.worth(tables[origin], settings).items():
-                if key in worth:
-                    worth[key][there] = values[there]
+                worth[key][there] = values[there]
         covered, width = worth["covered"], worth["width"]
-        near, far = (t.scored > 0) & (t.far == 0), (t.scored > 0) & (t.far > 0)
-        least = min(covered[near & (t.origin == i)].mean() for i in range(len(t.origins)))
-        short = near & (t.jump <= JUMPS[0] * 1.001)
-        lines.append(
-            f"| {name} | {covered[near].mean():.3f} | {least:.3f} | {np.median(width[near]):.2%} |"
-            f" {np.median(width[short]):.2%} | {covered[far].mean():.3f} | {np.median(width[far]):.2%} |"
-        )
+        least = [min(tuning.by_origin(t, covered, t.origins, far=far)) for far in (False, True)]
+        cells = [name, *(f"{value:.3f}" for value in least)]
+        for ladders in whole.values():
+            here = (t.scored > 0) & np.isin(t.origin, [t.origins.index(x.origin) for x in ladders])
+            near, far = here & (t.far == 0), here & (t.far > 0)
+            short = near & (t.jump <= JUMPS[0] * 1.001)
+            cells += [f"{covered[near].mean():.3f}", f"{np.median(width[near]):.2%}", f"{np.median(width[short]):.2%}"]
+            cells += [f"{covered[far].mean():.3f}", f"{np.median(width[far]):.2%}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -250,14 +215,7 @@ def _line(name: str, r: Row) -> str:
     )
 
 
-def write_between(mark: str, text: str) -> None:
-    """Put `text` between docs/forecasts.md's comments of that name."""
-    before, _, rest = DOCS.read_text().partition(f"<!-- {mark} -->\n")
-    _, _, after = rest.partition(f"<!-- /{mark} -->")
-    DOCS.write_text(f"{before}<!-- {mark} -->\n{text}\n<!-- /{mark} -->{after}")
-
-
-def report_table(scores: list[Score]) -> str:
+def _report_table(scores: list[Score]) -> str:
     summary = report(scores, 0)
     assert summary is not None
     lines = [HEAD, _line("next rung, all", row("all", [s for s in scores if not s.far]))]
@@ -287,12 +245,13 @@ def _methods_table(ladders: list[Ladder]) -> str:
     return "\n".join(lines)
 
 
-def _two_table(ladders: list[Ladder]) -> str:
-    tables = [origins_table(name, _replayed(ladders, classics.METHODS[name])[0]) for name in ("S1", "ours")]
-    return "\n".join([tables[0], *tables[1].splitlines()[2:]])
+def _versions_table(ladders: list[Ladder]) -> str:
+    thinned = _with_thinnings(ladders)
+    tables = [_origins_table(name, _replayed(thinned, method)[0]) for name, method in classics.VERSIONS.items()]
+    return "\n".join([tables[0], *(line for table in tables[1:] for line in table.splitlines()[2:])])
 
 
-def origins_table(name: str, scores: list[Score]) -> str:
+def _origins_table(name: str, scores: list[Score]) -> str:
     summary = report(scores, 0)
     assert summary is not None
     lines = [HEAD, _line(f"{name}, next rung", row(name, [s for s in scores if not s.far]))]

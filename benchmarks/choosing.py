@@ -14,7 +14,17 @@ from sweep_analysis.kriging import Kernel
 from sweep_analysis.predictive import SETTINGS, Settings
 
 DEFAULT = "as shipped"
-NEUTRAL = replace(SETTINGS, fit_factor=1.0, floor=0.003, off_optimum=0.05, memory=0.75, prior_weight=4.0)
+NEUTRAL = replace(
+    SETTINGS,
+    fit_factor=1.0,
+    floor=0.003,
+    off_optimum=0.05,
+    drift=0.001,
+    bend=0.002,
+    memory=0.75,
+    prior_weight=4.0,
+    inflation=1.0,
+)
 """Where every tuning starts."""
 AS_IN_S1 = replace(
     NEUTRAL,
@@ -70,10 +80,12 @@ VARIANTS = {
     "runs alike over long distances": replace(NEUTRAL, kernel=Kernel(ratio_reach=4.0, compute_reach=8.0)),
     "a run's own fades faster": replace(NEUTRAL, kernel=Kernel(run_fades=0.6)),
     "a run's own fades slower": replace(NEUTRAL, kernel=Kernel(run_fades=0.15)),
-    "less widening": replace(NEUTRAL, widening=0.25),
-    "more widening": replace(NEUTRAL, widening=0.64),
-    "few records matter less": replace(NEUTRAL, few_records=4.0),
-    "few records matter more": replace(NEUTRAL, few_records=16.0),
+    "less widening": replace(NEUTRAL, widening=0.1),
+    "more widening": replace(NEUTRAL, widening=0.4),
+    "bends sooner": replace(NEUTRAL, bend_power=1.0),
+    "bends later": replace(NEUTRAL, bend_power=2.0),
+    "few records matter less": replace(NEUTRAL, few_records=2.0),
+    "few records matter more": replace(NEUTRAL, few_records=8.0),
     "tokens below the past's matter less": replace(NEUTRAL, below_data=0.05),
     "tokens below the past's matter more": replace(NEUTRAL, below_data=0.2),
     "nothing carried from the past": replace(NEUTRAL, kernel=None),

@@ -18,7 +18,7 @@ from sweep_analysis.record import Record
 from sweep_analysis.rung import Run
 
 METHOD = "RecencyWeightedSurface"
-VERSION = "3"
+VERSION = "4"
 LAWS = ("Chinchilla",)
 """Laws that may forecast: those whose intervals were calibrated on published ladders."""
 

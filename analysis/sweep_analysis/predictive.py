@@ -68,26 +68,31 @@ class Settings:
     """Residual variance grows by e^recency per e-fold of compute below the newest: the law is local."""
     outlier: float = 2.0
     """Leave-one-out |z| from which a record loses weight."""
-    fit_factor: float = 0.5
+    fit_factor: float = 0.3
     """Factor on the fit's own variance g'H⁻¹g."""
-    floor: float = 0.0044
+    floor: float = 0.003
     """sd of what the law does not say of a well-split run."""
-    off_optimum: float = 0.06
+    off_optimum: float = 0.065
     """… and per unit of x."""
     below_data: float = 0.1
     """sd per e-fold of tokens below the smallest token count of the past: warm-up and schedule are not in the law."""
     rungs_power: float = 0.0
     """Forecast variance falls as (rungs/4)^−power; 0 since past errors say it better."""
-    few_records: float = 8.0
+    few_records: float = 4.0
     """Forecast sd grows as √(1 + (few/n)²) with n past records: priors were right on average, not on this ladder."""
-    widening: float = 0.4
+    widening: float = 0.2
     """Forecast sd grows as √(1 + (widening·d)²), d = ln(C/C_max) of the past."""
-    memory: float = 0.48
+    drift: float = 0.0014
+    """Losses d e-folds ahead come out drift·d^bend_power below the surface: at every origin that was looked at."""
+    bend: float = 0.0035
+    """… give or take bend·d^bend_power, which no precision near the past makes smaller."""
+    bend_power: float = 1.5
+    memory: float = 0.65
     """Weight of a past rung's surprise, per rung of age."""
-    prior_weight: float = 3.3
+    prior_weight: float = 2.75
     """Rungs' worth of trust in the scale before any rung was forecast."""
-    inflation: float = 1.0
-    """Factor on every scale. Published ladders ask for .95; what they leave is for ladders that nobody has seen."""
+    inflation: float = 1.03
+    """Factor on every scale, by which 95 % of next rungs are covered, origins weighing the same."""
     kernel: Kernel | None = field(default_factory=Kernel)
     """How far runs share what the law does not say of them; None carries nothing on from the past."""
 
@@ -236,19 +241,20 @@ class History:
 
         A record keeps of the past's deviations from the law what runs of its ratio, or its own run's checkpoints, had.
         """
-        row = self.row(k)
+        s, row = self.settings, self.row(k)
         theta = self.fits.theta[row]
         u, v = log_parameters - self.anchor[row, 0], log_tokens - self.anchor[row, 1]
         J = surface.jacobian(theta, u, v)
-        off = surface.excess(theta, u, v, self.settings.oversized)
+        off = surface.excess(theta, u, v, s.oversized)
+        ahead = np.maximum(0.0, log_parameters + log_tokens - self.newest[row])
         planned = Places(log_parameters, log_tokens, self._numbered(run))
         carried, left = self._known(k).carried_to(planned)
         return Components(
-            mean=surface.log_loss(theta, u, v) + carried * self._expected(row, off),
+            mean=surface.log_loss(theta, u, v) + carried * self._expected(row, off) - s.drift * ahead**s.bend_power,
             unknown=J @ np.linalg.solve(self.fits.precision[row], J.T),
             off=off,
             below=np.maximum(0.0, self.least_tokens[row] - log_tokens),
-            ahead=np.maximum(0.0, log_parameters + log_tokens - self.newest[row]),
+            ahead=ahead,
             left=left,
         )
 
@@ -281,8 +287,12 @@ class History:
         level *= 1.0 + (s.few_records / np.count_nonzero(self.evidence.rung < k)) ** 2
         return np.asarray(np.sqrt(level * (1.0 + (s.widening * ahead) ** 2)))
 
+    def bent(self, ahead: Floats) -> Floats:
+        """(m,) sd of ln loss by which the law may have bent so many e-folds ahead, one way for all records of a rung."""
+        return np.asarray(self.settings.bend * ahead**self.settings.bend_power)
+
     def covariance(self, k: int, parts: Components) -> Floats:
-        """(m, m) squared scales before seeds and the ladder's own past errors: what neither fit nor neighbours tell."""
+        """(m, m) squared scales before seeds, bends and the ladder's own past errors: what fit and neighbours leave."""
         s = self.settings
         sd = np.sqrt(s.floor**2 + (s.off_optimum * parts.off) ** 2 + (s.below_data * parts.below) ** 2)
         growth = self.growth(k, parts.ahead)
@@ -296,7 +306,7 @@ class History:
             here = e.rung == k
             runs = [name for name, inside in zip(e.run, here, strict=True) if inside]
             parts = self.components(k, e.log_parameters[here], e.log_tokens[here], runs)
-            variance = np.diag(self.covariance(k, parts)) + e.noise[here]
+            variance = np.diag(self.covariance(k, parts)) + self.bent(parts.ahead) ** 2 + e.noise[here]
             squares = (e.log_loss[here] - parts.mean) ** 2 / variance
             # Capped run by run, save where most of the rung is that far off: that is no freak run.
             values.append(max(np.mean(np.minimum(squares, LARGEST_SURPRISE)), np.median(squares)))
@@ -318,7 +328,8 @@ class History:
         falls = np.exp(-SEED_DECAY / 2.0 * (log_parameters + log_tokens - self.evidence.log_compute.max()))
         seeds = np.where(same_run, self.evidence.seed_variance, 0.0) * np.outer(falls, falls)
         square, nu = self.own_scale(k)
-        joint = s.inflation**2 * square * (self.covariance(k, parts) + seeds)
+        bent = self.bent(parts.ahead)
+        joint = s.inflation**2 * (square * (self.covariance(k, parts) + seeds) + np.outer(bent, bent))
         return Predictive(parts.mean, joint, nu, float(np.sqrt(joint.mean())))
 
 

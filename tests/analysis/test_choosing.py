@@ -64,7 +64,7 @@ def test_a_variant_without_kernel_has_no_constants_to_average(choosing):
     assert choosing.averaged(seen, 100) == choosing.averaged(dict.fromkeys(choosing.VARIANTS, 0.0), 100)
 
 
-def test_the_shipped_constants_are_what_averaging_gives_on_all_four_origins_rounded(choosing):
+def test_the_shipped_constants_are_what_averaging_gives_on_all_origins_rounded(choosing):
     kept = json.loads((ROOT / "benchmarks" / "results" / "calibration.json").read_text())["averaged"]
     for name in TRIED:
         value = getattr(choosing.NEUTRAL, name)

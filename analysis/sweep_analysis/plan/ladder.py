@@ -299,7 +299,8 @@ def _half_width(
     freedom = s.prior_weight + float(np.sum(s.memory ** np.arange(rungs - 1)))
     factor = s.inflation * predictive.quantile(0.95, freedom)
     few = 1.0 + (s.few_records / mask.sum(axis=1)) ** 2
-    return np.asarray(factor * np.sqrt(variance * few * (1.0 + (s.widening * ahead) ** 2)))
+    near = variance * few * (1.0 + (s.widening * ahead) ** 2)
+    return np.asarray(factor * np.sqrt(near + (s.bend * ahead**s.bend_power) ** 2))
 
 
 def _weight(ratios: Sequence[float]) -> float:

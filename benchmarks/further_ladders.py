@@ -1,74 +1,34 @@
-"""The forecast as it ships, on published ladders that nobody had looked at when it was settled.
+"""Six further origins of published runs: which files they are, which runs count, and how these become rungs.
 
-    python benchmarks/unseen.py FOLDER [--write]
-
-Which runs count and how they become rungs is written here and was committed before the first score was seen; the method
-and its constants are those that ship (version 3), settled on other origins. The protocol is that of `backtest` and
-`ladders`: the same thinnings, the same least tokens per parameter, nothing filtered by outcome. FOLDER holds four files
-of public repositories (docs/forecasts.md names their revisions); nothing is downloaded.
+Written down and committed before the first score on them was seen; the method then was version 3, which none of them
+had helped to settle. Looks at no loss to choose what is scored, save that Step law's grids count by their best run.
+Downloads nothing; a folder holds files of four public repositories (docs/forecasts.md names their revisions):
 
     loss-to-loss/sweep.csv, loss-to-loss/extrapolation.csv    KempnerInstitute/loss-to-loss-notebooks, data/
     isoflops.csv        Open-Athena/scaling-law-analysis, data/isoflops/transform/
     curves.csv.gz       google-deepmind/scaling_laws_for_routing, data/
     dense_lr_bs_loss.csv    step-law/steplaw, data/
-
-Prints the table; --write puts it into docs/forecasts.md and benchmarks/results/unseen.json.
 """
 
-import argparse
 import csv
 import gzip
 import io
-import json
 import math
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import calibration
-import classics
-
-from sweep_analysis.backtest import Score, replay, report
 from sweep_analysis.forecast import Point
-from sweep_analysis.ladders import LEAST_RATIO, Ladder, by_compute, by_size, thin
+from sweep_analysis.ladders import LEAST_RATIO, Ladder, by_compute, by_size
 
-RESULTS = calibration.ROOT / "benchmarks" / "results" / "unseen.json"
 TOKENS_PER_STEP = 256 * 2048
 """Of Clark et al.: 250,000 steps are their 130 billion tokens."""
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder of the four repositories' files")
-    parser.add_argument("--write", action="store_true", help="rewrite the table of docs/forecasts.md and the results")
-    options = parser.parse_args()
-    try:
-        everything = ladders(options.folder)
-    except FileNotFoundError as error:
-        print(f"{error.filename} is missing: this file's head says where each comes from", file=sys.stderr)
-        return 2
-    planned = [ladder for whole in everything if (ladder := _planned(whole)).rungs]
-    ours, declined = _replayed(planned, "ours")
-    tables = {
-        "Ladders nobody had looked at: as shipped": calibration.report_table(ours),
-        "… by origin, and S1": _both(planned),
-        "… with the runs below one token per parameter": _both(everything),
-    }
-    text = "\n\n".join(f"**{title}**\n\n{body}" for title, body in tables.items())
-    print(text)
-    print(f"\n{len(planned)} ladders before thinning; {declined} rungs declined")
-    if options.write:
-        summary = report(ours, declined)
-        assert summary is not None
-        RESULTS.write_text(json.dumps(summary.to_json(), indent=1, ensure_ascii=False) + "\n")
-        calibration.write_between("unseen", text)
-    return 0
-
-
-def ladders(folder: Path) -> list[Ladder]:
-    """Every ladder of the four files, whole. Raises FileNotFoundError when one is missing."""
-    return [*_loss_to_loss(folder), *_isoflops(folder), *_routing(folder), *_step_law(folder)]
+def further(folder: Path, *, least_ratio: float = LEAST_RATIO) -> list[Ladder]:
+    """Every ladder of the four files, whole, as `ladders.published`. Raises FileNotFoundError when one is missing."""
+    every = [*_loss_to_loss(folder), *_isoflops(folder), *_routing(folder), *_step_law(folder)]
+    return [replace(ladder, rungs=_planned(ladder.rungs, least_ratio)) for ladder in every]
 
 
 def _loss_to_loss(folder: Path) -> list[Ladder]:
@@ -124,19 +84,9 @@ def _step_law(folder: Path) -> list[Ladder]:
     ]
 
 
-def _both(whole: list[Ladder]) -> str:
-    s1, ours = (calibration.origins_table(name, _replayed(whole, name)[0]) for name in ("S1", "ours"))
-    return "\n".join([s1, *ours.splitlines()[2:]])
-
-
-def _replayed(whole: list[Ladder], name: str) -> tuple[list[Score], int]:
-    found = [replay(variant, classics.METHODS[name]) for ladder in whole for variant in (ladder, *thin(ladder))]
-    return [score for scores, _ in found for score in scores], sum(declined for _, declined in found)
-
-
-def _planned(ladder: Ladder) -> Ladder:
-    kept = (tuple(p for p in rung if p.tokens >= LEAST_RATIO * p.parameters) for rung in ladder.rungs)
-    return replace(ladder, rungs=tuple(rung for rung in kept if rung))
+def _planned(rungs: Iterable[Sequence[Point]], least_ratio: float) -> tuple[tuple[Point, ...], ...]:
+    kept = (tuple(p for p in rung if p.tokens >= least_ratio * p.parameters) for rung in rungs)
+    return tuple(rung for rung in kept if rung)
 
 
 def _by_budget(points: Iterable[tuple[str, Point]]) -> tuple[tuple[Point, ...], ...]:
@@ -167,7 +117,3 @@ def _rows(path: Path) -> list[dict[str, str]]:
     data = path.read_bytes()
     text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
     return list(csv.DictReader(io.StringIO(text)))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
