@@ -4,6 +4,7 @@ Owns the facts that an exact count needs, so that the operator can size a model 
 `architectures.json`, which `sweep_trainer.architectures` derives from the models that `transformers` builds; a test
 holds them against it. Builds nothing.
 
+Blocks may be of several kinds, which follow each other in a fixed order: the first few, then a pattern over and over.
 A count is a sum of whole multiples of products of the dimensions: w width, a channels of all query heads, q of all key
 heads, d of one head, h query heads, k key heads, f inner width of the feed-forward block (of one expert), r = ⌈w/16⌉
 (the rank of Mamba's step), V vocabulary, s positions.
@@ -60,7 +61,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """The mixture in each block of an architecture."""
+    """The mixture of an architecture: how many experts a block has that has any."""
 
     count_field: str
     """Of the configuration: how many experts; so many when it is left out."""
@@ -68,18 +69,35 @@ class Experts:
     met_field: str
     """Of the configuration: how many of them a token meets; so many when it is left out."""
     met: int
-    each: Count
-    """What one more expert adds to a block."""
-    weights: Count
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One kind of block."""
+
+    own: Count
+    """Its experts left out."""
+    scores: float = 1.0
+    """Scores that it computes for each pair of positions and each channel of its query heads: 1 in attention whose
+    keys and values are as wide as each other, 0 where no two positions meet."""
+    each: Count = Count()
+    """What one more expert adds."""
+    weights: Count = Count()
     """That of it which only the tokens of the expert pass through; the rest is the router's."""
+
+    @staticmethod
+    def read(document: Mapping[str, Any]) -> "Block":
+        """One entry of `blocks`."""
+        counts = {name: Count.read(document[name]) for name in ("own", "each", "weights") if name in document}
+        return Block(**counts, scores=document.get("scores", 1.0))
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """One architecture."""
 
-    block: Count
-    """Of one block, its experts left out."""
+    blocks: tuple[Block, ...]
+    """Its kinds of blocks."""
     around: Count
     """Of all that stands around the blocks; terms in V and s are the embeddings', an output projection of its own
     among them where `ties` is "never"."""
@@ -93,12 +111,24 @@ class Facts:
     """Whether heads may be of another size than width divided by heads."""
     grouped_queries: bool
     """Whether there may be fewer key heads than query heads."""
+    first: tuple[int, ...] = ()
+    """Which kinds the first blocks are of, as indices into `blocks`."""
+    then: tuple[int, ...] = (0,)
+    """And those after them, over and over."""
+    heads_multiple: int = 1
+    """What the number of heads, and of key heads, must be a multiple of."""
     experts: Experts | None = None
+
+    def numbers(self, layers: int) -> tuple[int, ...]:
+        """How many blocks of each kind there are in so many layers."""
+        kinds = [*self.first[:layers]]
+        kinds += [self.then[i % len(self.then)] for i in range(layers - len(kinds))]
+        return tuple(kinds.count(kind) for kind in range(len(self.blocks)))
 
     @property
     def gated(self) -> bool:
         """Whether the feed-forward block has three matrices."""
-        return (self.experts.weights if self.experts else self.block).of("w", "f") in (3, 6)
+        return any(count.of("w", "f") in (3, 6) for block in self.blocks for count in (block.own, block.weights))
 
     @property
     def positions(self) -> bool:
@@ -108,20 +138,40 @@ class Facts:
     @staticmethod
     def read(document: Mapping[str, Any]) -> "Facts":
         """One entry of the table."""
-        read: dict[str, Any] = {**document}
-        for name in ("block", "around", "untied"):
+        read: dict[str, Any] = {**document, "blocks": tuple(Block.read(block) for block in document["blocks"])}
+        for name in ("around", "untied"):
             read[name] = Count.read(document[name])
+        for name in {"first", "then"} & read.keys():
+            read[name] = tuple(read[name])
         if "experts" in read:
-            counts = {name: Count.read(read["experts"][name]) for name in ("each", "weights")}
-            read["experts"] = Experts(**read["experts"] | counts)
+            read["experts"] = Experts(**read["experts"])
         return Facts(**read)
 
 
 _SIZES = "parameters, model.width and model.layers"
+_HEADS = "model.heads and model.width"
+_HEAD_SIZE = "model.headSize; set it there"
+_LIBRARYS = "the architecture, whose layers alternate as the library has it"
 _RULED = {
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "num_hidden_layers", "num_layers", "n_layers"), _SIZES),
     **dict.fromkeys(("n_layer", "intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner", "d_ff"), _SIZES),
     **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "rotary_dim"), _SIZES),
+    **dict.fromkeys(("shared_experts_intermediate_size", "moe_shared_expert_intermediate_size"), _SIZES),
+    **dict.fromkeys(("shared_intermediate_size", "expert_ffn_hidden_size", "emb_dim", "d_inner", "lru_width"), _SIZES),
+    **dict.fromkeys(("kv_lora_rank", "q_lora_rank", "mamba_dt_rank", "embedding_size", "conv_dim"), _SIZES),
+    **dict.fromkeys(("attn_config", "ffn_config"), _SIZES),
+    **dict.fromkeys(("mamba_n_heads", "mamba_num_heads", "n_mamba_heads", "num_heads", "mamba_d_head"), _HEADS),
+    **dict.fromkeys(("linear_num_key_heads", "linear_num_value_heads", "linear_num_heads", "d_head"), _HEADS),
+    **dict.fromkeys(
+        ("swa_num_attention_heads", "num_attention_heads_per_layer", "mamba_head_dim", "mamba_d_ssm"), _HEADS
+    ),
+    **dict.fromkeys(("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "swa_head_dim"), _HEAD_SIZE),
+    **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim", "linear_head_dim"), _HEAD_SIZE),
+    **dict.fromkeys(("global_head_dim", "kv_channels"), _HEAD_SIZE),
+    "swa_num_key_value_heads": "model.kvHeads; set it there",
+    **dict.fromkeys(("layer_types", "layers_block_type", "block_types", "mlp_layer_types"), _LIBRARYS),
+    **dict.fromkeys(("first_k_dense_replace", "num_dense_layers", "mlp_only_layers"), _LIBRARYS),
+    **dict.fromkeys(("moe_layer_start_index", "moe_layer_end_index", "moe_layer_interval"), _LIBRARYS),
     **dict.fromkeys(("num_attention_heads", "n_heads", "n_head"), "model.heads; set it there"),
     "num_key_value_heads": "model.kvHeads; set it there",
     "head_dim": "model.headSize; set it there",
@@ -136,7 +186,7 @@ _RULED = {
 
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 """What architectures call the number of experts of a block."""
-MET = ("num_experts_per_tok", "moe_k", "moe_topk", "top_k_experts")
+MET = ("num_experts_per_tok", "moe_k", "moe_topk", "top_k_experts", "moe_top_k")
 """And how many of them a token meets."""
 
 
@@ -168,7 +218,12 @@ def experts_in(experts: Experts, configuration: Mapping[str, Any] | None) -> tup
 
 def known() -> tuple[str, ...]:
     """The architectures that can be sized."""
-    return tuple(_table()["counted"])
+    return tuple(sorted([*_table()["counted"], *_table()["languages"]]))
+
+
+def language_of(architecture: str) -> str:
+    """The language model of one that is made for several modalities, which text alone trains; any other is its own."""
+    return str(_table()["languages"].get(architecture, architecture))
 
 
 def refused() -> dict[str, str]:
@@ -185,8 +240,9 @@ def counted_by() -> str:
 def facts_of(architecture: str) -> Facts:
     """Raises ValueError, with near names or the reason, for one that cannot be sized."""
     table = _table()
-    if architecture in table["counted"]:
-        return Facts.read(table["counted"][architecture])
+    language = language_of(architecture)
+    if language in table["counted"]:
+        return Facts.read(table["counted"][language])
     version = table["transformers"]
     if architecture in table["refused"]:
         raise ValueError(

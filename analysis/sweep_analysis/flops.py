@@ -20,10 +20,10 @@ def detailed(shape: Shape, tokens: float, sequence_length: int) -> float:
 
     A token costs 2 FLOPs a weight in attention, in the SwiGLU or the router and the experts that it meets, and in the
     output projection, and 4·s·w a layer for the attention scores and their use (s: sequence length, counted in full
-    although the mask is causal; w: the width of all query heads, of which a state space model has none); the backward
+    although the mask is causal; w: the width of all query heads, in the layers that attend); the backward
     pass costs twice the forward one.
     """
     outputs = 1 if shape.scalar_head else shape.vocabulary
-    weights = shape.layers * (shape.attention_weights + shape.met_feed_forward_weights) + outputs * shape.width
-    forward = 2 * weights + 4 * shape.layers * sequence_length * shape.score_width
+    weights = shape.met_weights + outputs * shape.width
+    forward = 2 * weights + 4 * sequence_length * shape.score_widths
     return 3.0 * forward * tokens

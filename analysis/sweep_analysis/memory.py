@@ -97,7 +97,7 @@ def _state(shape: Shape, setting: Setting) -> tuple[float, float]:
         optimizer = update = 0.0
     gradients = element * N * (share if stage >= 2 else 1.0)
     if stage == 3:
-        at_work = element * (shape.attention_weights + shape.feed_forward_weights) if setting.gpus > 1 else 0.0
+        at_work = element * shape.block_weights if setting.gpus > 1 else 0.0
         return weights + optimizer + gradients + bucket + 2 * at_work, 0.0
     return weights + optimizer, gradients + update + bucket
 
@@ -129,7 +129,7 @@ def activation_bytes(
     if not (autocast and precision != "fp32"):
         return tokens * max(peaks)
     casts = 2.0 * shape.parameters  # in the forward pass, and kept for the backward pass unless it casts again
-    after = 2.0 * (shape.attention_weights + shape.feed_forward_weights) if checkpointing else casts
+    after = 2.0 * shape.block_weights if checkpointing else casts
     return max(tokens * peaks[0] + casts, tokens * max(peaks[1:]) + after)
 
 

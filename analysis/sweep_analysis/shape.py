@@ -5,12 +5,13 @@ Owns the arithmetic of a decoder's shape (RMSNorm, RoPE, SwiGLU, grouped queries
 """
 
 import math
+from bisect import bisect_left
 from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from sweep_analysis.architectures import Facts, experts_in, facts_of, refuse
+from sweep_analysis.architectures import Block, Facts, experts_in, facts_of, refuse
 from sweep_analysis.document import Document
 
 
@@ -141,10 +142,14 @@ class Shape(Document):
         return self.heads * self.head_size
 
     @property
-    def score_width(self) -> int:
-        """Of them those that meet the other positions' in attention scores: none in a state space model."""
+    def score_widths(self) -> float:
+        """Of all blocks together those that meet the other positions' in attention scores: none in a state space
+        model's, and in those alone that attend where only some do."""
         facts = self._facts
-        return self.attention_width if facts is None or facts.heads else 0
+        if facts is None:
+            return self.layers * self.attention_width
+        numbers = facts.numbers(self.layers)
+        return self.attention_width * sum(n * b.scores for n, b in zip(numbers, facts.blocks, strict=True))
 
     @property
     def _facts(self) -> Facts | None:
@@ -171,9 +176,9 @@ class Shape(Document):
         """Parameters of the embeddings, and of the output projection when it is not tied."""
         facts = self._facts
         if facts is not None:
-            around, sizes = facts.around, self._sizes
+            sizes = self._sizes
             output = 0 if self.tied_embeddings else facts.untied(sizes)
-            return around(sizes) - around(sizes | {"V": 0, "s": 0}) + output
+            return facts.around(sizes) - facts.around(sizes | {"V": 0, "s": 0}) + output
         embedding = self.vocabulary * self.width
         if self.scalar_head:
             return embedding + self.width
@@ -192,38 +197,36 @@ class Shape(Document):
         return self.width * self.experts.count + (experts_met + self.experts.shared) * one
 
     @property
-    def feed_forward_weights(self) -> int:
-        """Weights of one block's SwiGLU, or of its router and all of its experts; of a Hugging Face family's block all
-        that multiplies, attention's matrices left out."""
+    def block_weights(self) -> int:
+        """Weights of all matrices of one block, the largest kind where there are several."""
         facts = self._facts
         if facts is not None:
-            return self._block(facts, least=2) - self.attention_weights
-        return self._feed_forward(self.experts.count if self.experts else 1)
+            return max(self._block(facts, block, least=2) for block in facts.blocks)
+        return self.attention_weights + self._feed_forward(self.experts.count if self.experts else 1)
 
     @property
-    def met_feed_forward_weights(self) -> int:
-        """Those of them that one token is multiplied by."""
+    def met_weights(self) -> int:
+        """Weights of all blocks' matrices that one token is multiplied by."""
         facts = self._facts
         if facts is not None:
-            return self.feed_forward_weights - self._unmet(facts, least=2)
-        return self._feed_forward(self.experts.top_k if self.experts else 1)
+            numbers = zip(facts.numbers(self.layers), facts.blocks, strict=True)
+            return sum(n * (self._block(facts, b, least=2) - self._unmet(facts, b, least=2)) for n, b in numbers)
+        return self.layers * (self.attention_weights + self._feed_forward(self.experts.top_k if self.experts else 1))
 
-    def _block(self, facts: Facts, least: int = 0) -> int:
+    def _block(self, facts: Facts, block: Block, least: int = 0) -> int:
         """Parameters of one block of a Hugging Face family, its matrices alone where `least` is 2."""
         if facts.experts is None:
-            return facts.block(self._sizes, least=least)
+            return block.own(self._sizes, least=least)
         count, _ = experts_in(facts.experts, self.configuration)
-        router = facts.experts.each(self._sizes) - facts.experts.weights(self._sizes)  # a row of a matrix an expert
-        return facts.block(self._sizes, least=least) + count * (
-            facts.experts.weights(self._sizes, least=least) + router
-        )
+        router = block.each(self._sizes) - block.weights(self._sizes)  # a row of a matrix an expert
+        return block.own(self._sizes, least=least) + count * (block.weights(self._sizes, least=least) + router)
 
-    def _unmet(self, facts: Facts, least: int = 0) -> int:
+    def _unmet(self, facts: Facts, block: Block, least: int = 0) -> int:
         """Parameters of one block that a token does not pass through."""
         if facts.experts is None:
             return 0
         count, met = experts_in(facts.experts, self.configuration)
-        return (count - met) * facts.experts.weights(self._sizes, least=least)
+        return (count - met) * block.weights(self._sizes, least=least)
 
     @property
     def _small_parameters(self) -> int:
@@ -235,9 +238,10 @@ class Shape(Document):
         """Attention, feed-forward, norms and biases of all blocks, and the final norm."""
         facts = self._facts
         if facts is not None:
-            return self.layers * self._block(facts) + facts.around(self._sizes | {"V": 0, "s": 0})
-        block = self.attention_weights + self.feed_forward_weights + self._small_parameters
-        return self.layers * block + self.width
+            numbers = zip(facts.numbers(self.layers), facts.blocks, strict=True)
+            blocks = sum(n * self._block(facts, block) for n, block in numbers)
+            return blocks + facts.around(self._sizes | {"V": 0, "s": 0})
+        return self.layers * (self.block_weights + self._small_parameters) + self.width
 
     @property
     def parameters(self) -> int:
@@ -249,8 +253,9 @@ class Shape(Document):
         """Parameters that one token passes through: N without the experts that it is not sent to."""
         facts = self._facts
         if facts is not None:
-            return self.parameters - self.layers * self._unmet(facts)
-        return self.parameters - self.layers * (self.feed_forward_weights - self.met_feed_forward_weights)
+            numbers = zip(facts.numbers(self.layers), facts.blocks, strict=True)
+            return self.parameters - sum(n * self._unmet(facts, block) for n, block in numbers)
+        return self.parameters - self.layers * self.block_weights + self.met_weights
 
 
 def layers_of_width(width: int) -> int:
@@ -291,8 +296,9 @@ def _heads(width: int, model: Model) -> int:
     if model.heads is not None:
         return model.heads
     head = model.head_size or (32 if width <= 128 else 64 if width <= 2048 else 128)
-    most = max(1, width // head)
-    groups = model.kv_heads or 1
+    least = facts_of(model.architecture).heads_multiple if model.architecture else 1
+    most = max(least, width // head)
+    groups = math.lcm(model.kv_heads or 1, least)
     if model.head_size is not None:
         return max(groups, most - most % groups)
     multiple = 2 if width < 128 else 8  # rotary pairs need even heads
@@ -306,6 +312,12 @@ def _objection(shape: Shape) -> str | None:
         return f"{shape.heads} heads do not divide the width {shape.width}; set model.headSize, or other heads"
     if shape.head_size % 2:
         return f"heads of {shape.head_size} channels cannot be rotated in pairs; their size must be even"
+    multiple = facts_of(shape.architecture).heads_multiple if shape.architecture else 1
+    if shape.heads % multiple or shape.key_heads % multiple:
+        return (
+            f"{shape.architecture} takes heads and key heads in multiples of {multiple},"
+            f" not {shape.heads} and {shape.key_heads}; set model.heads, or another width"
+        )
     if shape.heads % shape.key_heads:
         return f"model.kvHeads ({shape.key_heads}) does not divide the {shape.heads} heads at width {shape.width}"
     return None
@@ -350,9 +362,12 @@ def _depths(
     if model.layers is not None:
         return (model.layers,)
     if model.width is not None:  # the depth alone is left to reach the size
-        one, two = (shape_of_width(width, vocabulary, model, layers, positions).parameters for layers in (1, 2))
-        nearest = round((parameters - one) / (two - one)) + 1
-        return (min(512, max(1, nearest)),)
+
+        def count(layers: int) -> int:
+            return shape_of_width(width, vocabulary, model, layers, positions).parameters
+
+        above = bisect_left(range(2, 512), parameters, key=count) + 2
+        return (min(above - 1, above, key=lambda layers: abs(count(layers) - parameters)),)
     rule = layers_of_width(width)
     return (rule, rule + 1, max(3, rule - 1))
 

@@ -8,7 +8,7 @@ it is taken only where it gives every count exactly. One that the rule cannot bu
 other, that sees tokens to come, or that cannot take a step is written down with the reason. Downloads nothing.
 """
 
-import dataclasses
+import itertools
 import json
 import logging
 import random
@@ -24,19 +24,28 @@ from torch.nn import functional
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from sweep_analysis.architectures import Facts
 from sweep_analysis.shape import Shape
+from sweep_trainer.configuration import NAMES, OPEN, configuration, experts_of, names_of
 from sweep_trainer.failure import RunError
-from sweep_trainer.huggingface import NAMES, blocks_of, configuration, experts_of
+from sweep_trainer.huggingface import blocks_of, ready
 
 Sizes = dict[str, int]
 _BLOCK = (
     *("w*a", "w*q", "w*f", "w*w", "a*a", "w*d", "d*d", "w*r", "w*h"),
     *("a", "q", "f", "w", "d", "h", "k", "r", "1"),
 )
+_MORE = ("a*r", "q*r", "r*r", "d*r", "w*k", "a*d", "q*d", "a*h", "h*h", "h*r", "V*r", "f*r", "a*q", "q*q", "q*h")
+"""What blocks may depend on besides, asked for where the first will not do."""
 _AROUND = ("V*w", "s*w", "w*w", "V", "s", "w", "d", "1")
-_SAMPLES = 40
+_MORE_AROUND = ("r*w", "r", "h", "h*h", "w*h", "a", "f", "d*d", "w*f", "w*a", "w*q", "q")
+_SAMPLES = 48
+_DEPTHS = 20
+"""Depths that a pattern of blocks is looked for in, and the longest that it may be."""
+_LONGEST = 8
 _TRIAL = 300_000_000
 """Parameters that the smallest model may have, so that it can be tried."""
+_NO_SCORES = ("linear", "mamba", "conv", "recurrent", "moe", "mlp")
 
 
 class NotSizedError(Exception):
@@ -51,22 +60,29 @@ class Architecture:
         self.kind = CONFIG_MAPPING[name]
         self.tied = True
         self.free = False
+        self.depth = 3
         self.count_field, self.met_field = experts_of(self.kind)
-        known = {field.name for field in dataclasses.fields(self.kind)} | self.kind.attribute_map.keys()
-        self.heads = bool(known & set(NAMES["heads"]))
+        self.heads = bool(names_of(self.kind) & set(NAMES["heads"]))
+        if {"encoder_layers", "decoder_layers", "num_decoder_layers"} & names_of(self.kind):
+            raise NotSizedError("it is the decoder of a pair: half of its attention waits for an encoder's output")
         try:
             default = self.kind()
         except Exception as error:
             raise NotSizedError(f"its default configuration is none ({_line(error)})") from error
-        self.experts = getattr(default, self.count_field) if self.count_field else None
-        self.met = getattr(default, self.met_field) if self.met_field else None
+        places = [OPEN.get(name, {}), vars(default), vars(getattr(default, "ffn_config", None) or object)]
+        self.experts, self.met = (
+            next((place[field] for place in places if field and place.get(field)), None)
+            for field in (self.count_field, self.met_field)
+        )
         if not self.experts or not self.met:
             self.count_field = self.met_field = self.experts = self.met = None
 
-    def build(self, sizes: Sizes, device: str = "meta", *, layers: int = 3, experts: int | None = None) -> Any:
+    def build(
+        self, sizes: Sizes, device: str = "meta", *, layers: int | None = None, experts: int | None = None
+    ) -> Any:
         """A model of the sizes. Raises NotSizedError with what was said."""
         shape = Shape(
-            layers=layers,
+            layers=layers or self.depth,
             width=sizes["w"],
             heads=sizes["h"],
             hidden=sizes["f"],
@@ -84,86 +100,162 @@ class Architecture:
             except Exception:  # noqa: BLE001  # as in `huggingface.config_of`
                 config = self.kind(**fields | {n: 0 for n in ("bos_token_id", "eos_token_id") if n in fields})
             with torch.device(device):
-                return AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]  # untyped there
+                return ready(AutoModelForCausalLM.from_config(config))  # type: ignore[no-untyped-call]  # untyped there
         except Exception as error:  # a hundred authors' code; the reason is written down
             said = str(error) if isinstance(error, ValueError) and "configuration has none" in str(error) else None
             raise NotSizedError(said or f"its smallest models are not built ({_line(error)})") from error
 
-    def count(self, sizes: Sizes, *, layers: int = 3, experts: int | None = None) -> int:
+    def count(self, sizes: Sizes, *, layers: int | None = None, experts: int | None = None) -> int:
         """N of the model of these sizes."""
         return int(sum(p.numel() for p in self.build(sizes, layers=layers, experts=experts).parameters()))
 
-    def idle(self, sizes: Sizes) -> int:
-        """Parameters of one expert of one block."""
+    def block(self, sizes: Sizes, index: int, *, experts: int | None = None) -> int:
+        """Parameters that the block of an index adds, which is 1 or more."""
+        shorter = self.count(sizes, layers=index, experts=experts)
+        return self.count(sizes, layers=index + 1, experts=experts) - shorter
+
+    def idle(self, sizes: Sizes, index: int) -> int:
+        """Parameters of one expert of the block of an index."""
         assert self.experts, "asked of mixtures alone"
-        model = self.build(sizes)
-        total = sum(p.numel() for n, p in model.named_parameters() if ".experts." in n and "shared" not in n)
-        return int(total // (3 * self.experts))
+        block = blocks_of(self.build(sizes, layers=index + 1))[index]
+        total = sum(p.numel() for n, p in block.named_parameters() if "experts." in n and "shared" not in n)
+        return int(total // self.experts)
+
+    def scores(self, sizes: Sizes, index: int) -> float:
+        """How much of attention's scores the block of an index computes; see `Block`."""
+        config = self.build(sizes, layers=index + 1).config
+        kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None)
+        if not self.heads or (kinds and str(kinds[index]).startswith(_NO_SCORES)):
+            return 0.0
+        latent = "qk_nope_head_dim" in names_of(self.kind)  # keys of two parts, each of a head's size, beside values
+        return 1.5 if latent else 1.0
 
 
 def entry(name: str) -> dict[str, Any]:
     """The facts of one architecture. Raises NotSizedError."""
     one = Architecture(name)
     chance = random.Random(0)  # noqa: S311  # sizes to look at, no secret
-    small = _sizes(chance, free=False)
+    multiple = _multiple(one)
+    small = _sizes(chance, multiple, free=False)
+    first, then, _ = _pattern(one, small)
+    one.depth = max(3, len(first) + len(then))  # all kinds of blocks are there
     ties = _ties(one, small)
     one.tied = ties != "never"
-    _trial(one)
-    wide = dict(small, h=2, k=2, d=8, a=16, q=16)  # heads that do not fill the width
+    m = multiple
+    wide = dict(small, w=64, h=m, k=m, d=8, a=8 * m, q=8 * m, r=4)  # heads that do not fill the width
     one.free = True
     try:
-        one.free = one.count(wide) != one.count(dict(wide, d=16, a=32, q=32))
+        one.free = one.count(wide) != one.count(dict(wide, d=16, a=16 * m, q=16 * m))
     except NotSizedError:
         one.free = False
-    grouped = dict(small, w=64, h=4, k=4, d=16, a=64, q=64)
+    grouped = dict(small, w=64, h=4 * m, k=4 * m, d=16 // m, a=64, q=64, r=4)
     try:
-        groups = one.count(grouped) != one.count(dict(grouped, k=2, q=32))
+        groups = one.count(grouped) != one.count(dict(grouped, k=2 * m, q=32))
     except NotSizedError:
         groups = False
-    samples = [_sizes(chance, free=one.free, groups=groups) for _ in range(_SAMPLES)]
-    threes, fours = ([one.count(sizes, layers=layers) for sizes in samples] for layers in (3, 4))
-    blocks = [b - a for a, b in zip(threes, fours, strict=True)]
-    for sizes, three, block in list(zip(samples, threes, blocks, strict=True))[:3]:
-        for layers in (5, 8, 12):
-            if one.count(sizes, layers=layers) != three + (layers - 3) * block:
-                raise NotSizedError(
-                    "its blocks differ from each other, so that its size does not follow from its depth"
-                )
-    around = [a - 3 * block for a, block in zip(threes, blocks, strict=True)]
-    without = {"r"} if one.free else {"a"}  # a is w where heads fill the width; no state space model has heads
+    first, then, examples = _pattern(one, _sizes(chance, multiple, free=one.free, groups=groups))
+    one.depth = max(3, len(first) + len(then))
+    _trial(one, multiple)
+    samples = [_sizes(chance, multiple, free=one.free, groups=groups) for _ in range(_SAMPLES)]
+    without = set() if one.free else {"a"}  # a is w where heads fill the width
     without |= set() if groups else {"q", "k"}
-    products = tuple(p for p in _BLOCK if not without & set(p.split("*")))
-    document: dict[str, Any] = {}
-    if one.experts:
-        more = [one.count(sizes, experts=one.experts + 1) for sizes in samples]
-        each = [(b - a) // 3 for a, b in zip(threes, more, strict=True)]
-        if any(each):
-            document["experts"] = {
-                "count_field": one.count_field,
-                "count": one.experts,
-                "met_field": one.met_field,
-                "met": one.met,
-                "each": _fitted(products, samples, each),
-                "weights": _fitted(products, samples, [one.idle(sizes) for sizes in samples]),
-            }
-            blocks = [b - one.experts * e for b, e in zip(blocks, each, strict=True)]
-    return {
-        "block": _fitted(products, samples, blocks),
-        "around": _fitted(_AROUND, samples, around),
+    blocks: list[dict[str, Any]] = []
+    values: list[list[int]] = []
+    for index in examples:
+        counts = [one.block(sizes, index) for sizes in samples]
+        values.append(counts)
+        block: dict[str, Any] = {}
+        if one.experts:
+            each = [
+                one.block(sizes, index, experts=one.experts + 1) - count
+                for sizes, count in zip(samples, counts, strict=True)
+            ]
+            if any(each):
+                weights = [one.idle(sizes, index) for sizes in samples]
+                block["each"] = _fitted(_BLOCK, _MORE, without, samples, each)
+                block["weights"] = _fitted(_BLOCK, _MORE, without, samples, weights)
+                counts = [count - one.experts * e for count, e in zip(counts, each, strict=True)]
+        block["own"] = _fitted(_BLOCK, _MORE, without, samples, counts)
+        if (scores := one.scores(samples[0], index)) != 1.0:
+            block["scores"] = scores
+        blocks.append(block)
+    around = [one.count(sizes, layers=1) - values[(first + then)[0]][i] for i, sizes in enumerate(samples)]
+    untied: dict[str, int] = {}
+    if ties == "either":
+        try:
+            untied = _untied(one, samples)
+        except NotSizedError:  # blocks share weights, too, and part as well
+            ties = "always"
+    document: dict[str, Any] = {
+        "blocks": blocks,
+        **({} if (first, then) == ([], [0]) else {"first": first, "then": then}),
+        "around": _fitted(_AROUND, _MORE_AROUND, without, samples, around),
         "ties": ties,
-        "untied": _untied(one, samples) if ties == "either" else {},
+        "untied": untied,
         "heads": one.heads,
         "free_head_size": one.free,
         "grouped_queries": groups,
-        **document,
+        **({"heads_multiple": multiple} if multiple > 1 else {}),
     }
+    if any("each" in block for block in blocks):
+        fields = {"count_field": one.count_field, "count": one.experts, "met_field": one.met_field, "met": one.met}
+        document["experts"] = fields
+    facts = Facts.read(document)
+    for i, sizes in enumerate(samples[:3]):
+        for layers in (3, 5, 8, 12, 29):
+            numbers = facts.numbers(layers)
+            told = around[i] + sum(n * kind[i] for n, kind in zip(numbers, values, strict=True))
+            if one.count(sizes, layers=layers) != told:
+                raise NotSizedError("which of its blocks is of which kind depends on its depth")
+    return document
 
 
-def _sizes(chance: random.Random, *, free: bool, groups: bool = False) -> Sizes:
-    w = chance.choice([32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 120, 144])  # r = ⌈w/16⌉ is not always w/16
-    h = chance.choice([h for h in (1, 2, 3, 4, 5, 6, 8, 9, 11, 12) if w % (4 * h) == 0])
+def _multiple(one: Architecture) -> int:
+    """What its number of heads must be a multiple of: 1, 2 or 4."""
+    failure: NotSizedError | None = None
+    for multiple in (1, 2, 4):
+        for tied in (True, False):
+            one.tied = tied
+            try:
+                _step(one, multiple)
+            except NotSizedError as error:
+                failure = error if multiple == 1 else failure
+            else:
+                return multiple
+    assert failure, "it was tried"
+    raise failure
+
+
+def _pattern(one: Architecture, sizes: Sizes) -> tuple[list[int], list[int], list[int]]:
+    """Kinds of the first blocks, of those that follow over and over, and an example's index for each kind."""
+    counts = [one.count(sizes, layers=layers) for layers in range(1, _DEPTHS + 1)]
+    added = [0, *(b - a for a, b in itertools.pairwise(counts))]  # by the block of each index; of the first unknown
+    for begin, period in itertools.product(range(1, _LONGEST + 1), range(1, _LONGEST + 1)):
+        if all(added[i] == added[i + period] for i in range(begin, _DEPTHS - period)):
+            break
+    else:
+        raise NotSizedError("its blocks differ from each other in no pattern that comes again")
+    added[0] = added[begin + period - 1] if begin == 1 else added[1]
+    try:
+        found = sum(p.numel() for p in blocks_of(one.build(sizes, layers=1))[0].parameters())
+    except (RunError, AttributeError):  # in no list
+        found = 0
+    added[0] = found if found in added[1:] else added[0]
+    if begin == 1 and added[0] == added[period]:  # the pattern holds from the very first
+        begin = 0
+    kinds = sorted({*added}, key=added.index)
+    which = [kinds.index(n) for n in added]
+    examples = [next(i for i in range(1, _DEPTHS) if which[i] == kind) for kind in range(len(kinds))]
+    return which[:begin], which[begin : begin + period], examples
+
+
+def _sizes(chance: random.Random, multiple: int = 1, *, free: bool, groups: bool = False) -> Sizes:
+    m = multiple
+    w = chance.choice([32, 36, 44, 48, 52, 60, 64, 72, 76, 84, 88, 100, 104, 120, 144])  # ⌈w/16⌉ is not always w/16
+    w = w if w % (4 * m) == 0 else m * w
+    h = chance.choice([h for h in (1, 2, 3, 4, 5, 6, 8, 9, 11, 12) if w % (4 * h) == 0 and h % m == 0])
     d = chance.choice([8, 16, 24, 32]) if free else w // h
-    k = chance.choice([k for k in range(1, h + 1) if h % k == 0]) if groups else h
+    k = chance.choice([k for k in range(m, h + 1, m) if h % k == 0]) if groups else h
     f, V, s = 8 * chance.randint(4, 40), 8 * chance.randint(20, 90), 8 * chance.randint(2, 12)
     return {"w": w, "d": d, "h": h, "k": k, "a": h * d, "q": k * d, "f": f, "V": V, "s": s, "r": -(-w // 16)}
 
@@ -191,34 +283,54 @@ def _ties(one: Architecture, sizes: Sizes) -> str:
 def _untied(one: Architecture, samples: Sequence[Sizes]) -> dict[str, int]:
     """What an output projection of its own adds."""
     one.tied = False
-    free = [one.count(sizes) for sizes in samples]
-    one.tied = True
+    try:
+        free = [one.count(sizes) for sizes in samples]
+    finally:
+        one.tied = True
     tied = [one.count(sizes) for sizes in samples]
-    return _fitted(("V*w", "V"), samples, [a - b for a, b in zip(free, tied, strict=True)])
+    return _fitted(("V*w", "V"), (), set(), samples, [a - b for a, b in zip(free, tied, strict=True)])
 
 
-def _trial(one: Architecture) -> None:
-    """Two passes of a small model: it must give a loss and gradients, and see no token to come."""
-    sizes = {"w": 64, "d": 32, "h": 2, "k": 2, "a": 64, "q": 64, "f": 168, "V": 256, "s": 16, "r": 4}
+def _small(multiple: int) -> Sizes:
+    m = multiple
+    return {"w": 64, "d": 64 // m, "h": m, "k": m, "a": 64, "q": 64, "f": 168, "V": 256, "s": 16, "r": 4}
+
+
+def _step(one: Architecture, multiple: int) -> Any:
+    """A small model after one forward and one backward pass. Raises NotSizedError where there is none."""
+    sizes = _small(multiple)
     smallest = one.count(sizes)
     if smallest > _TRIAL:
         raise NotSizedError(f"even a model of width 64 has {smallest:,} parameters")
     torch.manual_seed(0)
-    if one.experts is None and any(".experts." in name for name, _ in one.build(sizes).named_parameters()):
-        raise NotSizedError("how many of its experts a token meets stands in none of the fields known for it")
     model = one.build(sizes, "cpu")
-    tokens = torch.randint(1, 256, (2, 16))
-    other = tokens.clone()
-    other[:, -1] = tokens[:, -1] % 255 + 1
+    tokens = _tokens()
     try:
         logits = model.train()(input_ids=tokens, use_cache=False).logits
         loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), tokens[:, 1:].flatten())
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        with torch.no_grad():
-            one_way, another = (model.eval()(input_ids=t, use_cache=False).logits[:, :-1] for t in (tokens, other))
     except Exception as error:  # as in `build`
         raise NotSizedError(f"a small model of it takes no step ({_line(error)})") from error
+    return model
+
+
+def _tokens() -> torch.Tensor:
+    return torch.randint(1, 256, (2, 16), generator=torch.Generator().manual_seed(0))
+
+
+def _trial(one: Architecture, multiple: int) -> None:
+    """Two passes of a small model: it must give a loss and gradients, and see no token to come."""
+    model = _step(one, multiple)
+    if one.experts is None and any(".experts." in name for name, _ in model.named_parameters()):
+        raise NotSizedError("how many of its experts a token meets stands in none of the fields known for it")
+    tokens = _tokens()
+    other = tokens.clone()
+    other[:, -1] = tokens[:, -1] % 255 + 1
+    with torch.no_grad():
+        one_way, another = (model.eval()(input_ids=t, use_cache=False).logits[:, :-1] for t in (tokens, other))
     idle = [name for name, p in model.named_parameters() if p.grad is None and ".experts." not in name]
+    if any("indexer" in name for name in idle):
+        raise NotSizedError("an indexer chooses what attention looks at, and the loss of a text does not train it")
     if idle:
         raise NotSizedError(f"training on text gives {len(idle)} of its tensors no gradient ({idle[0]} for one)")
     if not torch.allclose(one_way, another, atol=1e-5):
@@ -229,15 +341,19 @@ def _trial(one: Architecture) -> None:
         raise NotSizedError(f"its blocks are not found ({_line(error)})") from error
 
 
-def _fitted(products: Sequence[str], samples: Sequence[Sizes], counts: Sequence[int]) -> dict[str, int]:
-    """Whole coefficients that give every count exactly. Raises NotSizedError where there are none."""
-    table = np.array([[_value(product, sizes) for product in products] for sizes in samples], float)
-    scale = np.abs(table).max(0)
-    found, *_ = np.linalg.lstsq(table / scale, np.array(counts, float), rcond=1e-12)
-    whole = {p: round(c) for p, c in zip(products, found / scale, strict=True) if round(c)}
-    if any(sum(c * _value(p, sizes) for p, c in whole.items()) != n for sizes, n in zip(samples, counts, strict=True)):
-        raise NotSizedError("its size is no sum of products of its dimensions")
-    return whole
+def _fitted(
+    products: Sequence[str], more: Sequence[str], without: set[str], samples: Sequence[Sizes], counts: Sequence[int]
+) -> dict[str, int]:
+    """Whole coefficients that give every count exactly, of few products or more. Raises NotSizedError otherwise."""
+    for asked in (products, (*products, *more)):
+        names = [p for p in asked if not without & set(p.split("*"))]
+        table = np.array([[_value(product, sizes) for product in names] for sizes in samples], float)
+        scale = np.abs(table).max(0)
+        found, *_ = np.linalg.lstsq(table / scale, np.array(counts, float), rcond=1e-12)
+        whole = {p: round(c) for p, c in zip(names, found / scale, strict=True) if round(c)}
+        if all(sum(c * _value(p, z) for p, c in whole.items()) == n for z, n in zip(samples, counts, strict=True)):
+            return whole
+    raise NotSizedError("its size is no sum of products of its dimensions")
 
 
 def _value(product: str, sizes: Sizes) -> int:
@@ -257,18 +373,44 @@ def main(path: str, names: Sequence[str], say: Callable[[str], object]) -> None:
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # untyped there
     logging.disable(logging.WARNING)
     place = Path(path)
-    table = json.loads(place.read_text()) if names else {"counted": {}, "refused": {}}
+    table = json.loads(place.read_text()) if names else {"counted": {}, "languages": {}, "refused": {}}
     for name in names or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
-        table["counted"].pop(name, None)
-        table["refused"].pop(name, None)
+        for part in ("counted", "languages", "refused"):
+            table[part].pop(name, None)
         try:
-            table["counted"][name] = entry(name)
+            if language := _language(name):
+                table["languages"][name] = language
+            else:
+                table["counted"][name] = entry(name)
         except NotSizedError as error:
             table["refused"][name] = str(error)
             say(f"{name}: {error}\n")
-    say(f"{len(table['counted'])} counted, {len(table['refused'])} refused\n")
-    ordered = {kind: dict(sorted(table[kind].items())) for kind in ("counted", "refused")}
+    for name, language in [*table["languages"].items()]:
+        if language not in table["counted"]:
+            del table["languages"][name]
+            table["refused"][name] = f"its language model is {language}, which is refused itself"
+    say(f"{len(table['counted'])} counted, {len(table['languages'])} by their language models,")
+    say(f" {len(table['refused'])} refused\n")
+    ordered = {kind: dict(sorted(table[kind].items())) for kind in ("counted", "languages", "refused")}
     place.write_text(json.dumps({"transformers": transformers.__version__, **ordered}, indent=1) + "\n")
+
+
+def _language(name: str) -> str | None:
+    """The language model of an architecture for several modalities, by the name that is its own; None for others."""
+    parts = getattr(CONFIG_MAPPING[name], "sub_configs", {})
+    kind = getattr(parts.get("text_config"), "model_type", None)
+    if "text_config" not in parts:
+        return None
+    if name.endswith("_assistant"):
+        raise NotSizedError("it drafts for another model, whose states it reads")
+    if kind is None:  # of any kind: what its default is
+        try:
+            kind = CONFIG_MAPPING[name]().text_config.model_type
+        except Exception as error:  # as in `Architecture.build`
+            raise NotSizedError(f"its default configuration is none ({_line(error)})") from error
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise NotSizedError(f"its language model, {kind}, is no causal language model by itself")
+    return str(kind)
 
 
 if __name__ == "__main__":

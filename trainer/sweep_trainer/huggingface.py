@@ -1,36 +1,26 @@
 """Hugging Face causal language models, of a size that our shape rule gives, behind our model's interface.
 
-Owns the rule from a shape to the fields of any architecture's configuration, and the loss. Which architectures there
-are, and how many parameters each has, stands in `sweep_analysis.architectures`. Needs `transformers`; reads nothing
-from the network: weights are random.
+Owns how one is built, and the loss. The fields of its configuration are `configuration`'s to set; which architectures
+there are, and how many parameters each has, stands in `sweep_analysis.architectures`. Needs `transformers`; reads
+nothing from the network: weights are random.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sweep_analysis.architectures import EXPERTS, MET
+from sweep_analysis.architectures import language_of
 from sweep_analysis.record import FailureReason
 from sweep_analysis.shape import Shape
+from sweep_trainer.configuration import configuration, experts_of, names_of
 from sweep_trainer.failure import RunError
 from sweep_trainer.model import likelihood, targets
 
-NAMES: Mapping[str, tuple[str, ...]] = {
-    "layers": ("num_hidden_layers", "num_layers", "n_layers", "n_layer"),
-    "width": ("hidden_size", "d_model", "n_embd"),
-    "vocabulary": ("vocab_size",),
-    "heads": ("num_attention_heads", "n_heads", "n_head"),
-    "key_heads": ("num_key_value_heads",),
-    "head_size": ("head_dim",),
-    "hidden": ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner", "d_ff"),
-    "positions": ("max_position_embeddings", "n_positions", "max_seq_len"),
-}
-"""What architectures call a dimension; of each, the first that a configuration has is set."""
-_NEEDED = ("layers", "width", "vocabulary")
+_UNMOVED = ("expert_bias", "e_score_correction_bias", "z_L_init")
+"""How parameters end that no gradient moves by design: what balances the choice of experts, or a fixed beginning."""
 
 
 class HuggingFaceModel(nn.Module):
@@ -45,7 +35,7 @@ class HuggingFaceModel(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
-                self.model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+                self.model: Any = ready(AutoModelForCausalLM.from_config(config))  # type: ignore[no-untyped-call]  # transformers leaves it untyped
             except Exception as error:
                 raise refused(shape.architecture, error) from error
 
@@ -74,6 +64,24 @@ class HuggingFaceModel(nn.Module):
     def likelihood(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """For each row of (B, T + 1): nats of all its predicted tokens, and whether each was the most likely one."""
         return likelihood(self(targets(tokens)[0]), tokens)
+
+
+def ready(model: Any) -> Any:
+    """The same model, without what is no parameter here.
+
+    What no gradient moves becomes a buffer under its own name, so that N counts what is trained and the file of weights
+    still has all; and no token is padding, so that every row of the embedding learns.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.padding_idx = None
+    for name, parameter in [*model.named_parameters()]:
+        path, _, own = name.rpartition(".")
+        module = model.get_submodule(path)
+        if name.endswith(_UNMOVED) or "Sinusoidal" in type(module).__name__:
+            delattr(module, own)
+            module.register_buffer(own, parameter.detach())
+    return model
 
 
 def blocks_of(model: Any) -> nn.ModuleList:
@@ -108,7 +116,8 @@ def config_of(shape: Shape, sequence_length: int) -> Any:
             "training.model.family HuggingFace needs transformers; install scalingsweep[huggingface]",
         ) from None
     assert shape.architecture is not None, "our own decoder is not theirs"
-    if shape.architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    name = language_of(shape.architecture)
+    if name not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         import transformers
 
         raise RunError(
@@ -116,8 +125,8 @@ def config_of(shape: Shape, sequence_length: int) -> Any:
             f"transformers {transformers.__version__} has no causal language model {shape.architecture!r};"
             " the trainer image holds the version that requirements/trainer.txt names",
         )
-    kind: Any = CONFIG_MAPPING[shape.architecture]
-    unknown = [field for field in shape.configuration or () if not hasattr(kind(), field)]
+    kind: Any = CONFIG_MAPPING[name]
+    unknown = [field for field in shape.configuration or () if field not in names_of(kind) | {*experts_of(kind)}]
     if unknown:
         own = {f.name for f in dataclasses.fields(kind)} - {f.name for f in dataclasses.fields(PreTrainedConfig)}
         raise RunError(
@@ -132,62 +141,6 @@ def config_of(shape: Shape, sequence_length: int) -> Any:
             return kind(**fields | {name: 0 for name in ("bos_token_id", "eos_token_id") if name in fields})
     except Exception as error:
         raise refused(shape.architecture, error) from error
-
-
-def configuration(kind: Any, shape: Shape, sequence_length: int) -> dict[str, Any]:
-    """The fields of a class of configurations that a shape decides, and the recipe's own over them.
-
-    Besides the dimensions: nothing is dropped, so that a run that goes on is the run that was stopped; attention sees
-    the whole context; every layer of a mixture has experts. Raises ValueError where a needed dimension has no name.
-    """
-    there = {field.name: field.default for field in dataclasses.fields(kind)}
-    known = there.keys() | kind.attribute_map.keys()
-    sizes = {
-        "layers": shape.layers,
-        "width": shape.width,
-        "vocabulary": shape.vocabulary,
-        "heads": shape.heads,
-        "key_heads": shape.key_heads,
-        "head_size": shape.head_size,
-        "hidden": shape.hidden,
-        "positions": sequence_length,
-    }
-    fields: dict[str, Any] = {"tie_word_embeddings": shape.tied_embeddings}
-    for dimension, names in NAMES.items():
-        name = next((name for name in names if name in known), None)
-        if name is not None:
-            fields[name] = sizes[dimension]
-        elif dimension in _NEEDED:
-            raise ValueError(f"its configuration has none of {', '.join(names)}")
-    fields |= dict.fromkeys(sorted({"bos_token_id", "eos_token_id", "pad_token_id"} & known))
-    rest = {
-        "is_decoder": True,
-        "sliding_window": sequence_length,
-        "first_k_dense_replace": 0,
-        "attention_types": [[["global"], shape.layers]],
-        "rotary_dim": shape.head_size,
-        "block_auto_adjust_ff_dim": False,
-        "moe_intermediate_size": shape.hidden,
-        "shared_expert_intermediate_size": shape.hidden,
-    }
-    fields |= {name: value for name, value in rest.items() if name in known}
-    for name, default in there.items():
-        if dropped(name) and isinstance(default, float):
-            fields[name] = 0.0
-    return fields | dict(shape.configuration or {})
-
-
-def dropped(field: str) -> bool:
-    """Whether a field says how much is left out at random."""
-    return "drop" in field or field == "router_jitter_noise"
-
-
-def experts_of(kind: Any) -> tuple[str | None, str | None]:
-    """The fields that say how many experts a block has, and how many of them a token meets."""
-    known = {field.name for field in dataclasses.fields(kind)} | kind.attribute_map.keys()
-    count, met = (next((name for name in names if name in known), None) for names in (EXPERTS, MET))
-    own = kind.attribute_map
-    return (own.get(count, count), own.get(met, met)) if count and met else (None, None)
 
 
 def refused(architecture: str | None, error: Exception) -> RunError:
