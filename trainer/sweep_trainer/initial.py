@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load
+from safetensors.torch import load_file
 from torch import nn
 
 from sweep_analysis.record import FailureReason
@@ -42,15 +42,28 @@ def take_up(model: nn.Module, path: str) -> str:
 
 
 def _read(path: str) -> tuple[Weights, str]:
-    """The file's tensors and its digest, of one and the same content, which is let go here: it may be gigabytes."""
+    """The file's tensors and its digest, of one and the same content, which is mapped and not held: it may be large."""
+    file = _file(path)
     try:
-        content = _file(path).read_bytes()
+        before = _identity(file)
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        tensors = load_file(file)
+        after = _identity(file)
     except OSError as error:
         raise _refused(f"objective.startFrom: {path} cannot be read ({error.strerror})") from None
-    try:
-        return load(content), "sha256:" + hashlib.sha256(content).hexdigest()
     except SafetensorError as error:
         raise _refused(f"objective.startFrom: {path} cannot be read as safetensors ({error})") from None
+    if before != after:
+        raise _refused(f"objective.startFrom: {path} changed while it was read; name weights that are finished")
+    halves = {name: t.float() if t.dtype is torch.bfloat16 else t for name, t in tensors.items()}  # numpy has none
+    return {name: tensor.numpy() for name, tensor in halves.items()}, f"sha256:{digest}"
+
+
+def _identity(file: Path) -> tuple[int, int, int]:
+    """By which a file that is another, or was written since, is told from the one that was looked at."""
+    status = file.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _named(weights: Weights, path: str, model: nn.Module) -> Weights:
