@@ -32,6 +32,7 @@ SAMPLE = {
     "apertus": {},
     "bert": {},
     "bloom": {},
+    "codegen": {},
     "cohere": {},
     "falcon": {},
     "falcon_mamba": {},

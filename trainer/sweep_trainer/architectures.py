@@ -345,7 +345,7 @@ def _fitted(
     products: Sequence[str], more: Sequence[str], without: set[str], samples: Sequence[Sizes], counts: Sequence[int]
 ) -> dict[str, int]:
     """Whole coefficients that give every count exactly, of few products or more. Raises NotSizedError otherwise."""
-    for asked in (products, (*products, *more)):
+    for asked in ([p for p in products if "r" not in p.split("*")], products, (*products, *more)):
         names = [p for p in asked if not without & set(p.split("*"))]
         table = np.array([[_value(product, sizes) for product in names] for sizes in samples], float)
         scale = np.abs(table).max(0)
