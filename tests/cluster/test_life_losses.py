@@ -133,7 +133,7 @@ def test_a_failure_is_told_from_the_pods_own_evidence(climb, trainers, play, run
 
 def test_a_run_that_no_node_can_take_fails_with_the_schedulers_own_sentence(climb):
     limits = {"pendingSeconds": 10}
-    place = climb(placement={"gpusPerNode": 64}, limits=limits, retry={"limit": 0, "maxFailedRuns": 0})
+    place = climb(placement={"gpusPerNode": 16}, limits=limits, retry={"limit": 0, "maxFailedRuns": 0})
     place.until_phase("Failed")
     (failure,) = place.run("a")["status"]["failures"]
     assert failure["reason"] == "Unschedulable"
