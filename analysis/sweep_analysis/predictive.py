@@ -68,30 +68,30 @@ class Settings:
     """Residual variance grows by e^recency per e-fold of compute below the newest: the law is local."""
     outlier: float = 2.0
     """Leave-one-out |z| from which a record loses weight."""
-    fit_factor: float = 0.3
+    fit_factor: float = 0.32
     """Factor on the fit's own variance g'H⁻¹g."""
-    floor: float = 0.003
+    floor: float = 0.0025
     """sd of what the law does not say of a well-split run."""
-    off_optimum: float = 0.065
+    off_optimum: float = 0.061
     """… and per unit of x."""
     below_data: float = 0.1
     """sd per e-fold of tokens below the smallest token count of the past: warm-up and schedule are not in the law."""
     rungs_power: float = 0.0
     """Forecast variance falls as (rungs/4)^−power; 0 since past errors say it better."""
-    few_records: float = 4.0
+    few_records: float = 12.0
     """Forecast sd grows as √(1 + (few/n)²) with n past records: priors were right on average, not on this ladder."""
     widening: float = 0.2
     """Forecast sd grows as √(1 + (widening·d)²), d = ln(C/C_max) of the past."""
-    drift: float = 0.0014
+    drift: float = 0.0013
     """Losses d e-folds ahead come out drift·d^bend_power below the surface: at every origin that was looked at."""
-    bend: float = 0.0035
+    bend: float = 0.0031
     """… give or take bend·d^bend_power, which no precision near the past makes smaller."""
     bend_power: float = 1.5
     memory: float = 0.65
     """Weight of a past rung's surprise, per rung of age."""
-    prior_weight: float = 2.75
+    prior_weight: float = 2.0
     """Rungs' worth of trust in the scale before any rung was forecast."""
-    inflation: float = 1.03
+    inflation: float = 1.0
     """Factor on every scale, by which 95 % of next rungs are covered, origins weighing the same."""
     kernel: Kernel | None = field(default_factory=Kernel)
     """How far runs share what the law does not say of them; None carries nothing on from the past."""
@@ -288,7 +288,7 @@ class History:
         return np.asarray(np.sqrt(level * (1.0 + (s.widening * ahead) ** 2)))
 
     def bent(self, ahead: Floats) -> Floats:
-        """(m,) sd of ln loss by which the law may have bent so many e-folds ahead, one way for all records of a rung."""
+        """(m,) sd of ln loss by which the law may have bent by then, one way for all records of a rung."""
         return np.asarray(self.settings.bend * ahead**self.settings.bend_power)
 
     def covariance(self, k: int, parts: Components) -> Floats:

@@ -1,5 +1,6 @@
 """The back-test: its protocol, its arithmetic, and what it gives on the published ladders."""
 
+import importlib
 import json
 import math
 import os
@@ -153,6 +154,18 @@ def test_published_intervals_are_narrow(scores):
     summary = report(scores, 0)
     assert summary.median_width <= 0.045
     assert summary.by_jump[0].median_width <= 0.038
+
+
+@published_only
+@pytest.mark.slow
+def test_intervals_from_one_or_two_records_a_rung_cover_nearly_what_they_state(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    few_records = importlib.import_module("few_records")
+    told = few_records.coverage(few_records.drawn(published(SHARED), cases=80), SurfaceReplay)
+    for low, high in few_records.COUNTS:
+        covered = [share for _, records, share, _ in told if low <= records <= high]
+        assert len(covered) > 100
+        assert sum(covered) / len(covered) > 0.88
 
 
 CALIBRATION = json.loads((ROOT / "benchmarks" / "results" / "calibration.json").read_text())
