@@ -5,6 +5,8 @@ SWEEP ?= examples/laptop.yaml
 WORKDIR ?= laptop
 # Published training runs, which the repository does not hold.
 SHARED ?= $(or $(SCALINGSWEEP_SHARED),../shared)
+# More of them, which docs/forecasts.md names.
+FURTHER ?= $(SHARED)/further
 # Tests at once: more than cores, since half of a test is waiting for a cluster, a storage or a trainer.
 JOBS ?= 3
 
@@ -64,7 +66,8 @@ lock: setup ## pin the newest versions that fit pyproject.toml
 
 figures: setup ## every figure of the docs anew (it takes long; run it on an idle machine)
 	@$(BIN)/python benchmarks/published.py $(SHARED)/data --write docs/published.md
-	@$(BIN)/python benchmarks/calibration.py --write
+	@$(BIN)/python benchmarks/calibration.py --further $(FURTHER) --write
+	@$(BIN)/python benchmarks/few_records.py --further $(FURTHER) --write
 	@$(BIN)/python benchmarks/error_rates.py --write
 	@$(BIN)/python benchmarks/laptop_seeds.py score
 	@$(BIN)/python benchmarks/laptop.py --json benchmarks/results/laptop.json

@@ -138,7 +138,7 @@ def _leave_one_out(ladders: list[Ladder], found: Tuned) -> tuple[list[Score], in
 def _by_rules(
     whole: list[Ladder], ladders: list[Ladder], tables: Tables, found: dict[str, Tuned]
 ) -> dict[str, tuple[Tables, Tuned]]:
-    """What each rule of choosing, at work on three origins, gives the fourth."""
+    """What each rule of choosing, at work on all origins but one, gives that one."""
     rules: dict[str, Callable[[choosing.Surprises, int], Settings]] = {
         AVERAGED: choosing.averaged,
         "averaged evenly": lambda seen, n: choosing.averaged(seen, 0),

@@ -3,8 +3,8 @@
     python benchmarks/few_records.py [--data FOLDER] --further FOLDER [--write]
 
 Each case is drawn with a fixed seed: a ladder of the origin, where in it the climb begins, how many rungs are behind,
-one or two runs of each; the whole next rung is scored. Version 3 and S1 forecast the same cases. Prints the table;
---write puts it into docs/forecasts.md.
+one or two runs of each; the whole next rung is scored. S1, version 3 and version 4 forecast the same cases. Prints the
+table; --write puts it into docs/forecasts.md.
 """
 
 import argparse

@@ -26,7 +26,7 @@ TOKENS_PER_STEP = 256 * 2048
 
 
 def further(folder: Path, *, least_ratio: float = LEAST_RATIO) -> list[Ladder]:
-    """Every ladder of the four files, whole, as `ladders.published`. Raises FileNotFoundError when one is missing."""
+    """Every ladder of these files, whole, as `ladders.published`. Raises FileNotFoundError when one is missing."""
     every = [*_loss_to_loss(folder), *_isoflops(folder), *_routing(folder), *_step_law(folder)]
     return [replace(ladder, rungs=_planned(ladder.rungs, least_ratio)) for ladder in every]
 

@@ -190,13 +190,18 @@ MET = ("num_experts_per_tok", "moe_k", "moe_topk", "top_k_experts", "moe_top_k")
 """And how many of them a token meets."""
 
 
+def at_random(field: str) -> bool:
+    """Whether a field says how much is dropped or shaken at random: a run that goes on would not be the one stopped."""
+    return "drop" in field or "jitter" in field
+
+
 def refuse(configuration: Mapping[str, Any], architecture: str) -> None:
     """Raises ValueError for fields that follow from something else, and for experts that there cannot be."""
     for field, value in configuration.items():
         if field in _RULED:
             raise ValueError(f"configuration.{field} follows from {_RULED[field]}")
-        if "drop" in field and value:
-            raise ValueError(f"configuration.{field}: nothing is dropped at random here; leave it out")
+        if at_random(field) and value:
+            raise ValueError(f"configuration.{field}: nothing is dropped or shaken at random here; leave it out")
     experts = facts_of(architecture).experts
     if experts is None:
         return

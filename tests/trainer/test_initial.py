@@ -29,7 +29,7 @@ def weights(path: Path, seed: int, dtype: torch.dtype = torch.float32) -> Decode
 def test_the_file_is_mapped_while_its_tensors_are_read(tmp_path: Path) -> None:
     path = tmp_path / "base.safetensors"
     weights(path, 1)
-    read, digest = initial._read(str(path))
+    read, digest, _ = initial._read(str(path))
     assert any(str(path) in line for line in Path("/proc/self/maps").read_text().splitlines())
     assert read
     assert digest == "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
@@ -50,6 +50,26 @@ def test_weights_in_bf16_are_taken_up_as_the_numbers_that_they_are(tmp_path: Pat
     take_up(second, str(path))
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one.to(torch.bfloat16).float(), other)
+
+
+def test_a_file_that_is_written_while_its_tensors_are_copied_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "base.safetensors"
+    weights(path, 1)
+
+    class Rewritten(Decoder):
+        def named_parameters(self, *args: object, **named: object) -> object:  # type: ignore[override]  # as it is asked for what to copy
+            path.write_bytes(path.read_bytes())
+            return super().named_parameters()
+
+    with pytest.raises(RunError, match="changed while it was read"):
+        take_up(Rewritten(SHAPE, 16, 2), str(path))
+
+
+def test_numbers_of_a_kind_that_is_not_read_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "eighths.safetensors"
+    weights(path, 1, torch.float8_e4m3fn)
+    with pytest.raises(RunError, match="numbers of a kind that is not read here"):
+        take_up(Decoder(SHAPE, 16, 2), str(path))
 
 
 def test_a_file_that_is_written_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

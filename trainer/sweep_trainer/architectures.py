@@ -4,8 +4,8 @@
 
 Owns the derivation. Every architecture that `AutoModelForCausalLM` names is built by our rule in many small sizes on
 PyTorch's meta device, its parameters are counted, and a polynomial with whole coefficients is fitted to the counts;
-it is taken only where it gives every count exactly. One that the rule cannot build, whose blocks differ from each
-other, that sees tokens to come, or that cannot take a step is written down with the reason. Downloads nothing.
+it is taken only where it gives every count exactly. One that the rule cannot build, whose blocks differ in no
+pattern, that sees tokens to come, or that cannot take a step is written down with the reason. Downloads nothing.
 """
 
 import itertools

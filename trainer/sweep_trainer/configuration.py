@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from sweep_analysis.architectures import EXPERTS, MET
+from sweep_analysis.architectures import EXPERTS, MET, at_random
 from sweep_analysis.shape import Shape
 
 NAMES: Mapping[str, tuple[str, ...]] = {
@@ -80,7 +80,7 @@ def configuration(kind: Any, shape: Shape, sequence_length: int) -> dict[str, An
     if kind.model_type == "mamba2":
         fields |= {"num_heads": there["expand"] * shape.heads, "head_dim": shape.width // shape.heads}
     for name, default in there.items():
-        if dropped(name) and isinstance(default, float):
+        if at_random(name) and isinstance(default, float):
             fields[name] = 0.0
     given = dict(shape.configuration or {})
     if kind.model_type == "dbrx":
@@ -182,11 +182,6 @@ def _dbrx(shape: Shape, given: Mapping[str, Any]) -> dict[str, Any]:
         "ffn_config": {"hidden_size": shape.width, "ffn_hidden_size": shape.hidden, **experts},
         **rest,
     }
-
-
-def dropped(field: str) -> bool:
-    """Whether a field says how much is left out at random."""
-    return "drop" in field or field == "router_jitter_noise"
 
 
 def experts_of(kind: Any) -> tuple[str | None, str | None]:

@@ -16,7 +16,7 @@ from torch import nn
 from sweep_analysis.record import FailureReason
 from sweep_trainer.failure import RunError
 from sweep_trainer.llama import Weights, from_llama
-from sweep_trainer.model import Decoder, Scorer
+from sweep_trainer.model import Decoder, Scorer, fixed
 
 
 @torch.no_grad()
@@ -24,8 +24,9 @@ def take_up(model: nn.Module, path: str) -> str:
     """Put the file's weights into the model; a reward model keeps its own output. Returns the digest of what was read.
 
     Raises RunError."""
-    weights, digest = _read(path)
-    weights = _named(weights, path, model)
+    file = _file(path)
+    tensors, digest, before = _read(path)
+    weights = _named(tensors, path, model)
     for name, parameter in model.named_parameters():
         if isinstance(model, Scorer) and name == "output":
             continue
@@ -38,11 +39,17 @@ def take_up(model: nn.Module, path: str) -> str:
                 " name weights of the same shape, or set training.model and parameters to theirs"
             )
         parameter.copy_(torch.from_numpy(np.ascontiguousarray(found)))
+    for name, buffer in fixed(model).items():
+        if name in weights and weights[name].shape == tuple(buffer.shape):
+            buffer.copy_(torch.from_numpy(np.ascontiguousarray(weights[name])))
+    if not _is_still(file, before):  # mapped pages are read no sooner than they are copied
+        raise _changed(path)
     return digest
 
 
-def _read(path: str) -> tuple[Weights, str]:
-    """The file's tensors and its digest, of one and the same content, which is mapped and not held: it may be large."""
+def _read(path: str) -> tuple[Weights, str, tuple[int, int, int]]:
+    """The file's tensors, its digest and its identity. It is mapped and not held, since it may be large: of one and the
+    same content only where the identity is still the same once the tensors were copied."""
     file = _file(path)
     try:
         before = _identity(file)
@@ -55,15 +62,29 @@ def _read(path: str) -> tuple[Weights, str]:
     except SafetensorError as error:
         raise _refused(f"objective.startFrom: {path} cannot be read as safetensors ({error})") from None
     if before != after:
-        raise _refused(f"objective.startFrom: {path} changed while it was read; name weights that are finished")
+        raise _changed(path)
     halves = {name: t.float() if t.dtype is torch.bfloat16 else t for name, t in tensors.items()}  # numpy has none
-    return {name: tensor.numpy() for name, tensor in halves.items()}, f"sha256:{digest}"
+    try:
+        return {name: tensor.numpy() for name, tensor in halves.items()}, f"sha256:{digest}", before
+    except TypeError as error:
+        raise _refused(f"objective.startFrom: {path} holds numbers of a kind that is not read here ({error})") from None
 
 
 def _identity(file: Path) -> tuple[int, int, int]:
     """By which a file that is another, or was written since, is told from the one that was looked at."""
     status = file.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _changed(path: str) -> RunError:
+    return _refused(f"objective.startFrom: {path} changed while it was read; name weights that are finished")
+
+
+def _is_still(file: Path, before: tuple[int, int, int]) -> bool:
+    try:
+        return _identity(file) == before
+    except OSError:
+        return False
 
 
 def _named(weights: Weights, path: str, model: nn.Module) -> Weights:

@@ -159,6 +159,12 @@ class Block(nn.Module):
         return x + swiglu(normed, self.gate_up, self.down)
 
 
+def fixed(model: nn.Module) -> dict[str, Tensor]:
+    """What a file of weights holds beside the parameters: buffers of the model's own that no gradient moves."""
+    stored = model.state_dict().keys()
+    return {name: buffer for name, buffer in model.named_buffers() if name in stored}
+
+
 def targets(tokens: Tensor) -> tuple[Tensor, Tensor]:
     """What is read, (B, T), and what is to be predicted, (B, T), of (B, T + 1) tokens."""
     given, wanted = tokens[:, :-1], tokens[:, 1:]

@@ -25,6 +25,7 @@ from sweep_trainer.engines.protocol import Batch, State
 from sweep_trainer.engines.ranks import ALONE, Ranks
 from sweep_trainer.engines.scaling import LossScale
 from sweep_trainer.fused import FusedLoss, objection
+from sweep_trainer.model import fixed
 from sweep_trainer.optim import FlatAdamW, gradient_of
 
 
@@ -157,7 +158,8 @@ class PlainTorch:
         shares.handed_out(state, shapes, self._ranks, take)
 
     def weights(self) -> State:
-        return {name: p.detach().cpu().numpy().copy() for name, p in self.model.named_parameters()}
+        tensors = dict(self.model.named_parameters()) | fixed(self.model)
+        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
 
     def _named(self) -> dict[str, Tensor]:
         return self._optimizer.named() | (self._scale.named() if self._scale else {})

@@ -27,6 +27,7 @@ from sweep_trainer.engines.protocol import Batch, State
 from sweep_trainer.engines.ranks import Ranks
 from sweep_trainer.engines.scaling import GOOD, PATIENCE, SCALE
 from sweep_trainer.failure import BeginAgain
+from sweep_trainer.model import fixed
 from sweep_trainer.optim import MOMENTS, STEPS, parameter_groups
 
 _DEEPSPEED_NAMES = dict(zip(MOMENTS, ("exp_avg", "exp_avg_sq"), strict=True))
@@ -194,10 +195,12 @@ class Zero:
         shares.handed_out(state, self._state_shapes(), self._ranks, take)
 
     def weights(self) -> State:
-        return {
+        trained = {
             name: self._whole(p, "").detach().to("cpu", torch.float32).numpy().reshape(self._shapes[name]).copy()
             for name, p in self.model.named_parameters()
         }
+        beside = fixed(self.model).items()  # every rank has them whole
+        return trained | {name: tensor.detach().to("cpu", torch.float32).numpy().copy() for name, tensor in beside}
 
     def _state_shapes(self) -> dict[str, tuple[int, ...]]:
         moments = {f"{kind}.{name}": shape for kind in MOMENTS for name, shape in self._shapes.items()}
