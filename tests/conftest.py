@@ -18,10 +18,11 @@ NEEDS = {
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that uses the control plane, however indirectly, is marked so."""
+    """A test that uses the control plane, however indirectly, is marked so. What runs one by one for longest begins."""
     for item in items:
         if NEEDS.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker("cluster")
+    items.sort(key=lambda item: not any(mark.args == ("ray",) for mark in item.iter_markers("xdist_group")))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -29,7 +29,7 @@ from sweep_trainer.__main__ import train
 from sweep_trainer.data import prepare
 from sweep_trainer.interruption import Interruption
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("ray")]  # of one cluster, in turn
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 ray_driver = pytest.importorskip("sweep_trainer.ray_driver")
 
