@@ -188,9 +188,7 @@ def test_a_lease_that_somebody_deletes_makes_no_second_writer(race):
     for _ in range(3):
         race.delete_lease()
         time.sleep(SECONDS / 2)
-    ended = (
-        race.running["first"].poll() is not None
-    )  # kept from renewing, as a busy machine may
+    ended = race.running["first"].poll() is not None  # kept from renewing, as a busy machine may
     race.wait_writing("second" if ended else "first")
     race.assert_one_writer_at_a_time()
     assert ended or race.writes("second") == []
