@@ -170,9 +170,7 @@ def _without(column: str, table: str) -> str:
 def _variants_table(variants: dict[str, tuple[Tables, Tuned]], whole: dict[str, list[Ladder]]) -> str:
     lines = [
         "| | least origin, near | far | "
-        + " | ".join(
-            f"{name}: covered | width | ≤ 3x | far covered | far width" for name in ("four", "six")[: len(whole)]
-        )
+        + " | ".join(f"{name}: covered | width | ≤ 3x | far covered | far width" for name in whole)
         + " |",
         "|---|---|---|" + "---|" * 5 * len(whole),
     ]

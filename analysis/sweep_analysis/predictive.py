@@ -87,6 +87,7 @@ class Settings:
     bend: float = 0.0031
     """… give or take bend·d^bend_power, which no precision near the past makes smaller."""
     bend_power: float = 1.5
+    """Of d, in both."""
     memory: float = 0.65
     """Weight of a past rung's surprise, per rung of age."""
     prior_weight: float = 2.0
