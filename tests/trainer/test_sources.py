@@ -49,6 +49,35 @@ def parquet(path: Path) -> Path:
     return path
 
 
+def parquet_of(text: bytes, *, damage: bool = False) -> bytes:
+    """One row whose text is said to be UTF-8; with half of its compressed page overwritten."""
+    import pyarrow
+    from pyarrow import parquet as files
+
+    said = [None, pyarrow.py_buffer(np.array([0, len(text)], "<i4").tobytes()), pyarrow.py_buffer(text)]
+    file = pyarrow.BufferOutputStream()
+    table = pyarrow.table({"text": pyarrow.Array.from_buffers(pyarrow.string(), 1, said)})
+    files.write_table(table, file, use_dictionary=False, write_statistics=False)
+    content = bytearray(file.getvalue())
+    content[30:60] = b"\xff" * 30 if damage else content[30:60]
+    return bytes(content)
+
+
+def gzip_of_a_wrong_block() -> bytes:
+    """Well begun, and then a block of a type that there is none of."""
+    content = bytearray(gzip.compress(b'{"text": "x"}\n' * 99, mtime=0))
+    content[10] |= 0b110
+    return bytes(content)
+
+
+def zstd_cut_behind_a_line() -> bytes:
+    """What was written of a frame when its writer ended: whole lines, and nothing that says so."""
+    import zstandard
+
+    frame = zstandard.ZstdCompressor().compressobj()
+    return frame.compress(b'{"text": "x"}\n' * 99) + frame.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+
+
 def saved_dataset(path: Path) -> Path:
     """The layout that `datasets.Dataset.save_to_disk` writes."""
     import pyarrow
@@ -267,7 +296,14 @@ def test_a_tokenizer_that_does_not_fit_the_recipe_is_refused(tmp_path: Path, cac
         ("a.jsonl.gz", b"not gzip", "a.jsonl.gz is not a whole gzip file"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 99, mtime=0)[:-9], "a.jsonl.gz is not a whole gzip file"),
         ("a.jsonl.zst", b"not zstd", "a.jsonl.zst is not a whole zstd file"),
+        ("a.jsonl.gz", gzip_of_a_wrong_block(), "a.jsonl.gz is not a whole gzip file"),
+        ("a.jsonl.zst", zstd_cut_behind_a_line(), r"a\.jsonl\.zst is not a whole zstd file \(it ends within a frame"),
+        ("a.jsonl", b'{"text": "a\\ud800b"}\n', "line 1: text holds half a surrogate pair at character 1; remove it"),
+        ("a.jsonl", b'{"text": [1, %d]}\n' % 10**30, "line 1: text is neither text nor a list of token ids"),
+        ("a.jsonl", b'{"text": ' + b"[" * 100_000 + b"\n", r"a\.jsonl: line 1 is not JSON that can be read"),
         ("a.parquet", b"not parquet", "a.parquet is not a Parquet file"),
+        ("a.parquet", parquet_of(b"gr\xfc\xdfe"), r"a\.parquet holds text that is not UTF-8 .* convert it"),
+        ("a.parquet", parquet_of(b"whole" * 999, damage=True), r"a\.parquet is damaged \(.+\); make it anew"),
         ("a.npy", b"not numpy", "a.npy is not a NumPy file"),
         ("a.txt", b"gr\xfc\xdfe", "a.txt is not UTF-8"),
     ],

@@ -6,8 +6,8 @@ tuple of the fields asked for, each text or a list of token ids. Tokenizes nothi
 
 import codecs
 import gzip
-import io
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from glob import glob
@@ -28,6 +28,9 @@ Read = Iterator[tuple[Document, float]]
 
 _TEXT_PIECE = 16_384
 _CHUNK = 1 << 24
+_PACKED = 1 << 20
+"""Bytes of a compressed file that are unpacked together."""
+_LARGEST_ID = 2**32 - 1
 _ROWS = 1024
 _ROOT = "relative paths start at the manifest's folder"
 
@@ -70,8 +73,18 @@ def documents(path: Path, form: Format, fields: tuple[str, ...], *, vocabulary: 
             yield from _tokens(path, vocabulary, end)
         else:
             yield from {"JsonLines": _json_lines, "Parquet": _parquet, "Dataset": _dataset}[form](path, fields)
+    except UnicodeDecodeError as error:  # in a table, which may hold any bytes as text
+        raise BadDataError(
+            f"{path} holds text that is not UTF-8 ({error}); convert it, or make the file anew"
+        ) from None
     except OSError as error:
+        if error.errno is None:  # not the system's: pyarrow says so of pages that are damaged
+            raise BadDataError(f"{path} is damaged ({_first_line(error)}); make it anew") from None
         raise unreadable(str(path), error) from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _text(path: Path, fields: tuple[str, ...]) -> Read:
@@ -89,10 +102,12 @@ def _text(path: Path, fields: tuple[str, ...]) -> Read:
                 at = done + error.start - len(decoder.getstate()[0])
                 raise BadDataError(f"{path} is not UTF-8 (near byte {max(0, at)}); convert it") from None
             done += len(chunk)
-            while len(text) > 2 * _TEXT_PIECE:
-                cut = text.find("\n", _TEXT_PIECE) + 1 or _TEXT_PIECE
-                yield (text[:cut],), done / size
-                text = text[cut:]
+            at = 0
+            while len(text) - at > 2 * _TEXT_PIECE:
+                cut = text.find("\n", at + _TEXT_PIECE) + 1 or at + _TEXT_PIECE
+                yield (text[at:cut],), done / size
+                at = cut
+            text = text[at:]
     if text:
         yield (text,), 1.0
 
@@ -104,7 +119,7 @@ def _json_lines(path: Path, fields: tuple[str, ...]) -> Read:
             for number, line in enumerate(_opened(path, raw), 1):
                 if line.strip():
                     yield _row(path, f"line {number}", _parsed(path, number, line), fields), raw.tell() / size
-        except (EOFError, gzip.BadGzipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise BadDataError(f"{path} is not a whole gzip file ({error})") from None
 
 
@@ -122,17 +137,27 @@ def _unpacked(path: Path, raw: BinaryIO) -> Iterator[bytes]:
         import zstandard
     except ImportError:
         raise BadDataError(f"{path} needs the package zstandard; install scalingsweep[trainer]") from None
+    frame, rest = None, b""
     try:
-        yield from io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
+        while packed := raw.read(_PACKED):
+            while packed:
+                frame = frame or zstandard.ZstdDecompressor().decompressobj()
+                *lines, rest = (rest + frame.decompress(packed)).split(b"\n")
+                yield from lines
+                packed = frame.unused_data if frame.eof else b""
+                frame = None if frame.eof else frame
     except zstandard.ZstdError as error:
         raise BadDataError(f"{path} is not a whole zstd file ({error})") from None
+    if frame is not None:
+        raise BadDataError(f"{path} is not a whole zstd file (it ends within a frame)")
+    yield rest
 
 
 def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
-        raise BadDataError(f"{path}: line {number} is not JSON ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise BadDataError(f"{path}: line {number} is not JSON that can be read ({error})") from None
     if not isinstance(row, dict):
         raise BadDataError(f"{path}: line {number} is not an object with fields")
     return row
@@ -194,11 +219,24 @@ def _row(path: Path, place: str, row: dict[str, Any], fields: tuple[str, ...]) -
         if field not in row:
             raise BadDataError(f"{path}: {place} has no field {field}; it has {', '.join(map(str, row)) or 'none'}")
         value = row[field]
-        ids = isinstance(value, list) and all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in value)
-        if not isinstance(value, str) and not ids:
+        if isinstance(value, str):
+            _check_text(value, f"{path}: {place}: {field}")
+        elif not (isinstance(value, list) and all(map(_is_id, value))):
             raise BadDataError(f"{path}: {place}: {field} is neither text nor a list of token ids")
         values.append(value)
     return tuple(values)
+
+
+def _check_text(text: str, where: str) -> None:
+    """Raises BadDataError for half of a surrogate pair, which JSON can spell and UTF-8 cannot."""
+    try:
+        text.isascii() or text.encode()
+    except UnicodeEncodeError as error:
+        raise BadDataError(f"{where} holds half a surrogate pair at character {error.start}; remove it") from None
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_ID
 
 
 def _tokens(path: Path, vocabulary: int, end: int) -> Read:
