@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep_analysis.rung import Purpose, Run
-from sweep_operator.api import Metadata, RunSpec, ScalingRun, ScalingSweep
+from sweep_operator.api import Condition, Metadata, RunSpec, ScalingRun, ScalingSweep
 from sweep_operator.names import config_digest, run_name
 
 STANDIN = Path(__file__).parent / "sweep" / "standin"
@@ -151,6 +151,20 @@ def losses(workdir: Path) -> dict[str, dict[int, float]]:
         records = json.loads(file.read_text())["accepted"]
         found[file.parent.name] = {record["tokens"]: record["loss"] for record in records}
     return found
+
+
+def accepted(sweep: ScalingSweep) -> ScalingSweep:
+    """The sweep as it is once its spec was looked at and found right."""
+    valid = Condition(
+        type="Accepted",
+        status="True",
+        reason="Valid",
+        message="",
+        observed_generation=sweep.metadata.generation,
+        last_transition_time="2026-01-01T00:00:00.000Z",
+    )
+    status = sweep.status.changed(observed_generation=sweep.metadata.generation, conditions=(valid,))
+    return sweep.changed(status=status)
 
 
 def a_run(sweep: ScalingSweep, parameters: int = 27_048, seed: int = 0, rung: str = "a") -> ScalingRun:

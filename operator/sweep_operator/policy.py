@@ -115,14 +115,20 @@ class Policy(Document):
         return next((said for i in range(len(names)) if (said := self._of_pools(sweep, names, i))), None)
 
     def _of_pools(self, sweep: ScalingSweep, names: list[str], i: int) -> str | None:
-        """Whether a rung not yet started asks for a pool that too few passes come before."""
+        """Whether a rung asks for a pool that too few passes come before.
+
+        One that has started keeps what it was given and gets no pool besides: its next attempts go where the spec says.
+        """
         newest = {rung.name: rung for rung in sweep.status.rungs}  # a later revision replaces an earlier one
         rung = newest.get(names[i])
+        placement, given = sweep.spec.placement_of(names[i]), None
         if rung is not None and rung.started_at is not None:
-            return None
-        placement = sweep.spec.placement_of(names[i])
+            given = rung.placement
+            if given is None or rung.state in (RungState.PROMOTED, RungState.SUPERSEDED):
+                return None
+            placement = placement.changed(gpus_per_node=given.gpus_per_node)  # its devices stay as they were planned
         for pool in self.pools:
-            words = pool.named_by(placement)
+            words = pool.named_by(placement) if given is None or not pool.named_by(given) else None
             why = _too_few(names[:i], newest, sweep.spec.gate.warmup_rungs, pool.requires)
             if words and why:
                 return (

@@ -50,6 +50,9 @@ LAST_WORDS_SECONDS = 15.0
 """How long a trainer that has handed in its last record takes to end: one write then says both."""
 WORTH_TELLING_SECONDS = 60.0
 """A wait shorter than this is not worth a write."""
+LONGEST_BACK_OFF_SECONDS = 300.0
+UNJUDGED_SECONDS = 0.25
+"""How soon is asked again whether an edited spec was accepted, which its sweep's own pass is about to say."""
 RUNNING_SECONDS = ACCOUNTING_SECONDS
 """For so long an attempt that has said nothing runs before that is worth a write; what it used is written down then."""
 
@@ -122,7 +125,7 @@ def _begun(sweep: ScalingSweep, run: ScalingRun, workload: Workload, now: dateti
 
 def _starts_unwritten(sweep: ScalingSweep, run: ScalingRun) -> bool:
     """Whether a run without attempts may begin its first before that is written down."""
-    untouched = run.status.state is RunState.QUEUED
+    untouched = run.status.state is RunState.QUEUED and not run.status.accepted
     return untouched and wanted_of(sweep) is Wanted.RUN and not sweep.spec.retry_token
 
 
@@ -165,9 +168,10 @@ def _decide(sweep: ScalingSweep, run: ScalingRun, workload: Workload, now: datet
         if status.attempt == 0 and status.state is RunState.QUEUED:  # else nothing tells that no attempt is on its way
             return RunDecision(status=status.changed(state=RunState.WAITING))
         return RunDecision()
-    if status.not_before is not None and timestamp(now) < status.not_before:
+    if status.not_before is not None:
         wait = (datetime.fromisoformat(status.not_before) - now).total_seconds()
-        return RunDecision(requeue_seconds=max(0.01, wait))
+        if 0 < wait <= LONGEST_BACK_OFF_SECONDS:  # a longer one was written by a clock that was ahead
+            return RunDecision(requeue_seconds=max(0.01, wait))
     return RunDecision(status=_opened(status, timestamp(now), sweep.spec.retry_token))
 
 
@@ -185,7 +189,7 @@ def _open(
     """An attempt is open: start what was promised, watch it, end it, or write down how it ended."""
     if workload.state is WorkloadState.ABSENT:
         if wanted is Wanted.RUN:
-            return RunDecision(do=Do.START)
+            return _start(sweep)
         return RunDecision(
             status=_closed(sweep, run, attempt, Workload(WorkloadState.ENDED, Ending.INTERRUPTED), wanted, now)
         )
@@ -197,6 +201,16 @@ def _open(
     if workload.state is WorkloadState.PENDING:
         return _pending(sweep.spec, run, attempt, workload, now)
     return _running(sweep, run, attempt, workload, now)
+
+
+def _start(sweep: ScalingSweep) -> RunDecision:
+    """Start it, if the spec as it stands was accepted; one that was refused is looked at again when it changes."""
+    if sweep.status.observed_generation != sweep.metadata.generation:
+        return RunDecision(requeue_seconds=UNJUDGED_SECONDS)
+    accepted = sweep.status.condition("Accepted")
+    if accepted is None or accepted.status != "True":
+        return RunDecision()
+    return RunDecision(do=Do.START)
 
 
 def _stop(cause: Cause) -> RunDecision:
@@ -231,6 +245,8 @@ def _running(sweep: ScalingSweep, run: ScalingRun, attempt: Attempt, workload: W
     """It runs: write that down once, what it uses in steps, and end it when it has been silent for too long."""
     status, limit = run.status, sweep.spec.limits.progress_seconds
     silent = (now - _last_sign(run, attempt, workload)).total_seconds()
+    if silent < 0 and math.isfinite(workload.quiet_seconds):
+        silent = workload.quiet_seconds  # another's clock is ahead of ours, so what we hear ourselves decides
     quiet = min(limit, QUIET_SECONDS) - workload.quiet_seconds
     if silent > limit and quiet <= 0:
         return _stop(Cause(FailureReason.NO_PROGRESS, f"no step in {limit} s (limits.progressSeconds)"))
@@ -326,14 +342,13 @@ def _failure(run: ScalingRun, attempt: Attempt, workload: Workload, now: datetim
 
 
 def _back_off(run: ScalingRun, failures: int) -> timedelta:
-    """Two seconds doubling to five minutes, spread by up to half so that many runs do not return at once."""
+    """Two seconds doubling to the longest, spread by up to half so that many runs do not return at once."""
     digest = hashlib.sha256(f"{run.metadata.name}/{failures}".encode()).digest()
     spread = 1 - digest[0] / 512
-    return timedelta(seconds=min(300.0, 2.0 * 2 ** (failures - 1)) * spread)
+    return timedelta(seconds=min(LONGEST_BACK_OFF_SECONDS, 2.0 * 2 ** (failures - 1)) * spread)
 
 
 def _ending_events(run: ScalingRun, closed: RunStatus) -> tuple[Event, ...]:
-    last = closed.attempts[-1]
     name, rung = run.metadata.name, run.spec.rung
     if closed.state is RunState.SUCCEEDED:
         losses = ", ".join(f"{r.loss:.4f} at {format_scale(r.tokens)} tokens" for r in closed.accepted)
@@ -341,6 +356,7 @@ def _ending_events(run: ScalingRun, closed: RunStatus) -> tuple[Event, ...]:
         context = f", context {what.sequence_length:,}" if what.sequence_length is not None else ""
         said = f"{format_scale(what.parameters)} parameters, seed {what.seed}{context}: {losses}"
         return (Event("RunSucceeded", said, rung, name),)
+    last = closed.attempts[-1]
     if len(closed.failures) and closed.failures[-1].attempt == last.attempt:
         failure = closed.failures[-1]
         again = "" if closed.state is RunState.FAILED else "; it will be tried again"

@@ -1,12 +1,13 @@
 """The platform's policy on what a cluster's pods may be: accounts, pod templates, and pools that passes must earn."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from local_ladder import MANIFEST
 from pydantic import ValidationError
-from simulated_cluster import SimulatedCluster, World, climb, healthy
+from simulated_cluster import SimulatedCluster, World, climb, healthy, settle
 
 from sweep_analysis.rung import Run
 from sweep_operator.acceptance import Accepted, Refused, accept
@@ -199,6 +200,26 @@ def test_a_persons_approval_promotes_a_rung_and_earns_no_pool(sweep):
     assert (accepted.status, accepted.reason) == ("False", "PolicyViolation")
     assert "but rung 'd' was promoted on " in accepted.message
     assert not [child for child in cluster.children.values() if child.spec.rung == "e"]
+
+
+@pytest.mark.parametrize("name", ["nodeSelector", "priorityClassName"])
+def test_a_rung_that_runs_is_moved_to_no_pool_that_it_has_not_earned(name, sweep):
+    pool, placement, words = POOLS[name]
+    policy = Policy(pools=(pool,))
+    cluster = SimulatedCluster(sweep)
+    while not any(r.name == "b" and r.state == "Running" for r in cluster.stored.status.rungs):
+        cluster.now += timedelta(seconds=settle(cluster, policy))
+    assert words in answer(placed(cluster.stored, "b", **placement), policy)
+    assert answer(placed(cluster.stored, "b", memory="64Gi"), policy) == ""
+    assert answer(placed(cluster.stored, "a", **placement), policy) == "", "which starts nothing any more"
+
+
+def test_a_rung_keeps_the_pool_that_it_was_started_in(sweep):
+    cluster = SimulatedCluster(placed(sweep, "b", nodeSelector=DEAR, gpusPerNode=8))
+    while not any(r.name == "b" and r.state == "Running" for r in cluster.stored.status.rungs):
+        cluster.now += timedelta(seconds=settle(cluster))
+    stricter = Policy(pools=(Pool(node_selector=DEAR, requires=1), Pool(gpus_per_run=8, requires=1)))
+    assert answer(cluster.stored, stricter) == ""
 
 
 def test_a_pool_has_exactly_one_name():

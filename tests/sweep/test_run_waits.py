@@ -3,14 +3,14 @@
 from datetime import timedelta
 
 import pytest
-from local_ladder import a_run
+from local_ladder import a_run, accepted
 from simulated_cluster import START, record_of
 
 from sweep_analysis.record import FailureReason, Progress, RecordSet
 from sweep_operator.api import Attempt, RunState, WorkloadReference
 from sweep_operator.clusters import ABSENT, Ending, Workload, WorkloadState
 from sweep_operator.conditions import timestamp
-from sweep_operator.run import LAST_WORDS_SECONDS, RUNNING_SECONDS, Do, decide
+from sweep_operator.run import LAST_WORDS_SECONDS, RUNNING_SECONDS, UNJUDGED_SECONDS, Do, decide
 
 JOB = WorkloadReference(kind="Job", name="j", uid="j-1")
 
@@ -20,7 +20,7 @@ def opened(manifest):
     """A sweep and a run of it whose first attempt was opened at the start."""
 
     def of(state=RunState.QUEUED, *, status=None, **spec):
-        sweep = manifest(**spec)
+        sweep = accepted(manifest(**spec))
         run = a_run(sweep)
         attempt = Attempt(attempt=1, started_at=timestamp(START))
         fields = {"attempt": 1, "attempts": (attempt,), "state": state, **(status or {})}
@@ -97,6 +97,28 @@ def test_a_clock_that_goes_wrong_silences_nobody_who_is_heard(opened):
     assert decide(sweep, run, running(quiet_seconds=121.0), after(7200)).do is Do.STOP
 
 
+def test_a_trainers_clock_that_is_ahead_hides_no_silence(opened):
+    progress = Progress(attempt=1, step=5, steps=10, tokens=5, last_updated=timestamp(after(5 * 3600)))
+    sweep, run = opened(RunState.RUNNING, status={"progress": progress}, limits={"progressSeconds": 600})
+    waits = decide(sweep, run, running(quiet_seconds=599.0), after(700))
+    assert waits.do is Do.NOTHING
+    assert decide(sweep, run, running(quiet_seconds=601.0), after(702)).do is Do.STOP
+
+
+def test_a_back_off_that_a_wrong_clock_wrote_holds_nobody_up(opened):
+    """The operator before was five hours ahead, and its pauses are minutes."""
+    ended = Attempt(attempt=1, started_at=timestamp(START), ended_at=timestamp(START), outcome="Crashed")
+
+    def until_there_is(seconds):
+        fields = {"attempts": (ended,), "not_before": timestamp(after(seconds))}
+        sweep, run = opened(RunState.WAITING, status=fields)
+        return decide(sweep, run, ABSENT, after(0))
+
+    assert until_there_is(299).status is None
+    assert until_there_is(299).requeue_seconds == pytest.approx(299)
+    assert until_there_is(5 * 3600).status.attempt == 2
+
+
 def test_that_it_runs_is_written_once_with_what_carries_it(opened):
     sweep, run = opened()
     status = decide(sweep, run, running(), after(5)).status
@@ -111,7 +133,7 @@ def created(manifest):
     """A sweep and a run of it of which nothing has been written since it was created."""
 
     def of(**spec):
-        sweep = manifest(**spec)
+        sweep = accepted(manifest(**spec))
         run = a_run(sweep)
         return sweep, run.changed(metadata=run.metadata.changed(uid="r-1"))
 
@@ -150,9 +172,27 @@ def test_no_attempt_is_implied_where_none_is_wanted(created, wish, state):
 def test_a_run_that_was_paused_before_it_began_starts_as_a_later_attempt_does(created, manifest):
     sweep, run = created(suspend=True)
     paused = run.changed(status=decide(sweep, run, ABSENT, after(0)).status)
-    opened = decide(manifest(), paused, ABSENT, after(1))
+    resumed = accepted(manifest())
+    opened = decide(resumed, paused, ABSENT, after(1))
     assert (opened.do, opened.status.state, opened.status.attempt) == (Do.NOTHING, RunState.QUEUED, 1)
-    assert decide(manifest(), paused.changed(status=opened.status), ABSENT, after(2)).do is Do.START
+    assert decide(resumed, paused.changed(status=opened.status), ABSENT, after(2)).do is Do.START
+
+
+def test_no_attempt_starts_under_a_spec_that_was_not_accepted(created, opened):
+    for sweep, run in (created(), opened()):
+        assert decide(sweep, run, ABSENT, after(1)).do is Do.START
+        edited = sweep.changed(metadata=sweep.metadata.changed(generation=2))
+        waits = decide(edited, run, ABSENT, after(1))
+        assert (waits.do, waits.status) == (Do.NOTHING, None)
+        assert waits.requeue_seconds == UNJUDGED_SECONDS, "the sweep's own pass is about to look at it"
+        (valid,) = sweep.status.conditions
+        refused = edited.status.changed(
+            observed_generation=2, conditions=(valid.changed(status="False", reason="PolicyViolation"),)
+        )
+        answer = decide(edited.changed(status=refused), run, ABSENT, after(1))
+        assert (answer.do, answer.status, answer.requeue_seconds) == (Do.NOTHING, None, None)
+        goes_on = decide(edited.changed(status=refused), run, running(quiet_seconds=0.0), after(1))
+        assert goes_on.do is Do.NOTHING, "what runs goes on"
 
 
 def test_a_retry_token_that_is_set_before_anything_was_written_of_a_run_is_answered_once_it_fails(created):
