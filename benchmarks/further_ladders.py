@@ -28,17 +28,17 @@ TOKENS_PER_STEP = 256 * 2048
 def further(folder: Path, *, least_ratio: float = LEAST_RATIO) -> list[Ladder]:
     """Every ladder of these files, whole, as `ladders.published`. Raises FileNotFoundError when one is missing."""
     every = [*_loss_to_loss(folder), *_isoflops(folder), *_routing(folder), *_step_law(folder)]
-    return [replace(ladder, rungs=_planned(ladder.rungs, least_ratio)) for ladder in every]
+    return [replace(ladder, rungs=planned(ladder.rungs, least_ratio)) for ladder in every]
 
 
 def _loss_to_loss(folder: Path) -> list[Ladder]:
     """Brandfonbrener et al. 2024: IsoFLOP curves on six corpora, validation loss on its own each; one of 1e21."""
-    rows = [*_rows(folder / "loss-to-loss/sweep.csv"), *_rows(folder / "loss-to-loss/extrapolation.csv")]
+    every = [*rows(folder / "loss-to-loss/sweep.csv"), *rows(folder / "loss-to-loss/extrapolation.csv")]
     return [
         Ladder(
-            "Loss-to-loss", corpus, _by_budget((r["iso_flop"], _point(r, "params", "tokens", "val_loss")) for r in of)
+            "Loss-to-loss", corpus, _by_budget((r["iso_flop"], point(r, "params", "tokens", "val_loss")) for r in of)
         )
-        for corpus, of in _split(rows, "data")
+        for corpus, of in _split(every, "data")
     ]
 
 
@@ -52,9 +52,9 @@ def _isoflops(folder: Path) -> list[Ladder]:
         Ladder(
             origins[of[0]["source"]],
             name,
-            _by_budget((r["budget"], _point(r, "params", "tokens", "loss")) for r in of),
+            _by_budget((r["budget"], point(r, "params", "tokens", "loss")) for r in of),
         )
-        for name, of in _split(_rows(folder / "isoflops.csv"), "experiment")
+        for name, of in _split(rows(folder / "isoflops.csv"), "experiment")
         if of[0]["source"] in origins and of[0]["condition"] != "exp_loss"
     ]
 
@@ -62,47 +62,53 @@ def _isoflops(folder: Path) -> list[Ladder]:
 def _routing(folder: Path) -> list[Ladder]:
     """Clark et al. 2022, dense models at the end of their training, a rung a size; mid-schedule losses are no runs."""
     dense = [
-        r for r in _rows(folder / "curves.csv.gz") if r["router_type"] == "Dense" and float(r["flop_increase"]) == 1
+        r for r in rows(folder / "curves.csv.gz") if r["router_type"] == "Dense" and float(r["flop_increase"]) == 1
     ]
     last = max(float(r["step"]) for r in dense)
-    rows = [{**r, "tokens": str(last * TOKENS_PER_STEP)} for r in dense if float(r["step"]) == last]
-    points = _finite(_point(r, "dense_parameter_count", "tokens", "loss_validation", r["hyper_id"]) for r in rows)
+    ends = [{**r, "tokens": str(last * TOKENS_PER_STEP)} for r in dense if float(r["step"]) == last]
+    points = finite(point(r, "dense_parameter_count", "tokens", "loss_validation", r["hyper_id"]) for r in ends)
     return [Ladder("Routing", "dense", by_size(points))]
 
 
 def _step_law(folder: Path) -> list[Ladder]:
     """Li et al. 2025: a grid of learning rates and batches at each (N, D); the best of each is the run that counts."""
-    rows = _rows(folder / "dense_lr_bs_loss.csv")
-    every = _finite(_point(r, "N", "D", "smooth loss", f"{r['N']} on {r['D']}") for r in rows)
-    best: dict[str, Point] = {}
-    for point in every:
-        best[point.run] = min(point, best.get(point.run, point), key=lambda p: p.loss)
-    points = list(best.values())
+    points = best_of_each(point(r, "N", "D", "smooth loss") for r in rows(folder / "dense_lr_bs_loss.csv"))
     return [
         Ladder("Step law", "dense, by compute", by_compute(points)),
         Ladder("Step law", "dense, by size", by_size(points)),
     ]
 
 
-def _planned(rungs: Iterable[Sequence[Point]], least_ratio: float) -> tuple[tuple[Point, ...], ...]:
+def best_of_each(points: Iterable[Point]) -> list[Point]:
+    """The run of lowest loss at each (N, D) of a grid of hyper-parameters."""
+    best: dict[tuple[float, float], Point] = {}
+    for p in finite(points):
+        at = p.parameters, p.tokens
+        best[at] = min(p, best.get(at, p), key=lambda q: q.loss)
+    return list(best.values())
+
+
+def planned(rungs: Iterable[Sequence[Point]], least_ratio: float) -> tuple[tuple[Point, ...], ...]:
+    """Rungs less the runs planned below that many tokens per parameter."""
     kept = (tuple(p for p in rung if p.tokens >= least_ratio * p.parameters) for rung in rungs)
     return tuple(rung for rung in kept if rung)
 
 
 def _by_budget(points: Iterable[tuple[str, Point]]) -> tuple[tuple[Point, ...], ...]:
     rungs: dict[float, list[Point]] = {}
-    for budget, point in points:
-        if math.isfinite(point.loss):
-            rungs.setdefault(float(budget), []).append(point)
+    for budget, p in points:
+        if math.isfinite(p.loss):
+            rungs.setdefault(float(budget), []).append(p)
     return tuple(tuple(rungs[budget]) for budget in sorted(rungs))
 
 
-def _point(row: dict[str, str], N: str, D: str, loss: str, run: str = "") -> Point:
+def point(row: dict[str, str], N: str, D: str, loss: str, run: str = "") -> Point:
+    """A run from three columns of a row; it is named by its (N, D) where no name is given."""
     parameters, tokens = float(row[N]), float(row[D])
     return Point(parameters, tokens, float(row[loss] or "nan"), run or f"{parameters:g} on {tokens:g}")
 
 
-def _finite(points: Iterable[Point]) -> list[Point]:
+def finite(points: Iterable[Point]) -> list[Point]:
     return [p for p in points if math.isfinite(p.loss)]
 
 
@@ -113,7 +119,8 @@ def _split(rows: Iterable[dict[str, str]], key: str) -> list[tuple[str, list[dic
     return sorted(groups.items())
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def rows(path: Path) -> list[dict[str, str]]:
+    """Every row of a CSV file, gzipped or not."""
     data = path.read_bytes()
     text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
     return list(csv.DictReader(io.StringIO(text)))
