@@ -5,6 +5,7 @@ admission policies stand. What a user with edit rights may try through a sweep i
 """
 
 import json
+import time
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -229,6 +230,31 @@ def test_a_template_that_reaches_beyond_its_pod_is_refused_by_name_and_starts_no
         assert (number, accepted["status"], accepted["reason"]) == (number, "False", "PolicyViolation"), accepted
         assert named in accepted["message"]
     assert place.items(JOBS) == place.items(RUNS) == []
+
+
+@pytest.mark.parametrize(
+    "runtime",
+    [on_the_host(volumes=[{"name": "root", "hostPath": {"path": "/"}}]), {"serviceAccountName": "default"}],
+    ids=["hostPath", "serviceAccountName"],
+)
+def test_what_is_edited_in_while_a_run_is_there_reaches_none_of_its_further_pods(
+    editor: Place, place: Place, trainers: StandinTrainers, runtime: dict[str, Any]
+) -> None:
+    trainers.play = lambda run, attempt: Play("Runs")
+    editor.apply(manifest())
+    until(lambda: place.state("a") == "Running")
+    editor.patch({"runtime": runtime})
+    [pod] = place.pods("a")
+    place.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
+    until(lambda: (place.run("a")["status"].get("attempt"), place.state("a")) == (2, "Queued"))
+    until(lambda: editor.condition("Accepted")["reason"] == "PolicyViolation")
+    time.sleep(3.0)
+    assert [job["metadata"]["name"][-2:] for job in place.items(JOBS)] == ["-1"]
+    editor.patch({"runtime": dict.fromkeys(runtime)})
+    until(lambda: [one for one in place.pods("a") if one["metadata"]["name"] != pod["metadata"]["name"]])
+    trainers.play = lambda run, attempt: Play()
+    trainers.release()
+    place.until_phase("Succeeded")
 
 
 def test_a_pod_is_what_pod_security_calls_restricted(
