@@ -41,8 +41,10 @@ class Witness:
     """Whether the time that the operator writes into a forecast can be held against the API server's."""
     violations: list[str] = field(default_factory=list)
     _forecasts: dict[tuple[str, str, int], str] = field(default_factory=dict)
-    _promoted: set[tuple[str, str, int]] = field(default_factory=set)
-    _created: dict[tuple[str, str], int] = field(default_factory=dict)
+    _promoted: dict[tuple[str, str, int], str] = field(default_factory=dict)
+    """By sweep, rung and revision: the verdict that it was promoted on."""
+    _created: dict[tuple[str, str, int, str], str] = field(default_factory=dict)
+    """By sweep, rung, revision and planned run: the UID of the one run that was made of it."""
 
     def start(self) -> "Witness":
         """Begin to look."""
@@ -96,7 +98,9 @@ class Witness:
             if rung["state"] in OVER:
                 if "verdict" not in rung:
                     self.violations.append(f"rung {rung['name']} was promoted without a verdict")
-                self._promoted.add(key)
+                verdict = json.dumps(rung.get("verdict"), sort_keys=True)
+                if self._promoted.setdefault(key, verdict) != verdict:
+                    self.violations.append(f"rung {rung['name']} was judged again after it was promoted")
             elif key in self._promoted:
                 self.violations.append(f"rung {rung['name']} is {rung['state']} after it was promoted")
 
@@ -104,6 +108,10 @@ class Witness:
         if change.old is None and change.new is not None:
             body = json.loads(change.new.body)
             spec, created = body["spec"], body["metadata"]["creationTimestamp"]
+            planned = spec["sweepUid"], spec["rung"], spec["revision"], json.dumps(spec["run"], sort_keys=True)
+            uid = body["metadata"]["uid"]
+            if self._created.setdefault(planned, uid) != uid:
+                self.violations.append(f"run {body['metadata']['name']} was created twice")
             written = self._forecasts.get((spec["sweepUid"], spec["rung"], spec["revision"]))
             if self.clocks_agree and written is not None and json.loads(written)["time"][:19] > created[:19]:
                 self.violations.append(f"the forecast of rung {spec['rung']} is younger than its run")

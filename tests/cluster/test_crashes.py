@@ -12,7 +12,7 @@ from mortal_operator import killed_after_every
 from standin_trainers import Play, StandinTrainers
 
 from sweep_operator.clusters.kubernetes.client import Api
-from sweep_operator.clusters.kubernetes.resources import JOBS
+from sweep_operator.clusters.kubernetes.resources import JOBS, PODS, ROLE_BINDINGS, ROLES, RUNS, SWEEPS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -30,8 +30,8 @@ def plane(tmp_path_factory, simulated_nodes):
 
 @pytest.fixture
 def arena(plane, tmp_path):
-    def of(replicas=1):
-        return Arena(plane, f"chaos-{uuid.uuid4().hex[:8]}", tmp_path, replicas)
+    def of(replicas=1, clock_seconds=0.0):
+        return Arena(plane, f"chaos-{uuid.uuid4().hex[:8]}", tmp_path, replicas, clock_seconds)
 
     return of
 
@@ -78,10 +78,12 @@ def test_in_any_storm_the_sweep_ends_as_if_there_were_none(arena, expected, name
         "etcd restarted",
         "pods lost before, during and after their last write",
         "resources deleted and applied again",
+        "operator's clock five hours fast",
+        "operator's clock five hours slow",
     ],
 )
 def test_after_any_accident_the_sweep_goes_on_where_it_was(arena, expected, name):
-    told = measured(arena(MOMENTS[name].replicas), MOMENTS[name].disturb, name)
+    told = measured(arena(MOMENTS[name].replicas, MOMENTS[name].clock_seconds), MOMENTS[name].disturb, name)
     assert told.faults > 0
     assert described(told, expected) == []
 
@@ -109,4 +111,19 @@ def test_why_an_attempt_was_ended_is_known_to_an_operator_that_was_not_there(pla
     (failure,) = place.run("a")["status"]["failures"]
     assert failure["reason"] == "NoProgress"
     operator.kill()
+    trainers.stop()
+
+
+def test_a_sweep_that_is_deleted_while_no_operator_is_there_leaves_nothing(plane, tmp_path):
+    namespace = "deserted"
+    plane.kubectl("create", "namespace", namespace)
+    place, api = Place(plane, namespace), Api.connect(plane.kubeconfig())
+    trainers = StandinTrainers(api, namespace, play=lambda run, attempt: Play("Runs")).start()
+    operator = OperatorProcess(plane, tmp_path, namespace, ("--lease-seconds", "3")).start()
+    place.apply(manifest())
+    until(lambda: place.state("a") == "Running")
+    operator.kill()
+    place.kubectl("delete", "scalingsweep", "climb", "--timeout=60s")
+    kinds = (SWEEPS, RUNS, JOBS, PODS, ROLES, ROLE_BINDINGS)
+    until(lambda: not any(place.items(kind) for kind in kinds))
     trainers.stop()
