@@ -1,12 +1,14 @@
 """The calibration of the forecast's intervals, from published runs to the tables in docs/forecasts.md, in one command.
 
     python benchmarks/calibration.py [--data FOLDER] [--further FOLDER] [--write]
+    python benchmarks/calibration.py --fresh FOLDER [--write]
 
 Leaves each origin out in turn: the scale's constants are tuned on all others, that one is scored; and again with the
 constants of fit and kernel chosen there too, by each rule of `choosing`. Then version 3 on the origins that came after
 it, S1 and the classic intervals, and the constants that ship (tuned on all). --data holds the four origins of
 `ladders`, --further the six of `further_ladders`; without the latter only the four are played. Prints the tables;
---write puts them into docs/forecasts.md and benchmarks/results/calibration.json, and needs both.
+--write puts them into docs/forecasts.md and benchmarks/results/calibration.json, and needs both. --fresh tunes nothing:
+it scores the method as it ships, and its forerunners, on the four origins of `fresh_ladders` alone.
 """
 
 import argparse
@@ -22,6 +24,7 @@ import choosing
 import classics
 import numpy as np
 import tuning
+from fresh_ladders import fresh
 from further_ladders import further
 
 from sweep_analysis.backtest import JUMPS, Method, Row, Score, SurfaceReplay, replay, report, row
@@ -40,11 +43,16 @@ def main() -> int:
     shared = os.environ.get("SCALINGSWEEP_SHARED", str(ROOT.parent / "shared"))
     parser.add_argument("--data", type=Path, default=Path(shared) / "data", help="folder of the four origins' runs")
     parser.add_argument("--further", type=Path, help="folder of the six further origins' runs")
+    parser.add_argument("--fresh", type=Path, help="folder of the four fresh origins' runs: only these are scored")
     parser.add_argument("--write", action="store_true", help="rewrite the tables of docs/forecasts.md and the results")
     options = parser.parse_args()
-    if options.write and not options.further:
+    if options.fresh and options.further:
+        parser.error("--fresh stands alone: it scores its own origins and tunes nothing on any other")
+    if options.write and not (options.further or options.fresh):
         parser.error("--write needs --further: the tables of docs/forecasts.md are of all ten origins")
     try:
+        if options.fresh:
+            return _on_fresh(fresh(options.fresh), keep=options.write)
         whole = {FOUR: published(options.data)}
         if options.further:
             whole[SIX] = further(options.further)
@@ -52,7 +60,7 @@ def main() -> int:
         print(f"{error.filename} is missing: name the folder of the published runs", file=sys.stderr)
         return 2
     every = [ladder for ladders in whole.values() for ladder in ladders]
-    ladders = _with_thinnings(every)
+    ladders = with_thinnings(every)
 
     tables = {name: tuning.table(ladders, settings) for name, settings in choosing.VARIANTS.items()}
     found = {name: _tuned_without(t, choosing.VARIANTS[name]) for name, t in tables.items()}
@@ -66,16 +74,16 @@ def main() -> int:
     documents: dict[str, object] = {}
     for number, some in whole.items():
         name = NAMES[number]
-        left_out, declined = _leave_one_out(_with_thinnings(some), found[choosing.DEFAULT])
-        averaged, also_declined = _leave_one_out(_with_thinnings(some), rules[AVERAGED][1])
+        left_out, declined = _leave_one_out(with_thinnings(some), found[choosing.DEFAULT])
+        averaged, also_declined = _leave_one_out(with_thinnings(some), rules[AVERAGED][1])
         sections[f"Leave one origin out, {name}: scale constants tuned on all others"] = _report_table(left_out)
         sections[f"… {name}, constants of fit and kernel averaged anew as well"] = _origins_table("averaged", averaged)
         documents[number] = {
             "leaveOneOriginOut": _document(left_out, declined),
             "constantsAveraged": _document(averaged, also_declined),
         }
-    sections["Other rules for the same choice"] = _variants_table(rules, whole)
-    sections["One thing changed at a time: scale constants tuned on all others"] = _variants_table(
+    sections["Other rules for the same choice"] = variants_table(rules, whole)
+    sections["One thing changed at a time: scale constants tuned on all others"] = variants_table(
         {name: (dict.fromkeys(t.origins, t), found[name]) for name, t in tables.items()}, whole
     )
     if SIX in whole:
@@ -95,13 +103,31 @@ def main() -> int:
         documents |= {"likeliest": likeliest, "tuned": asdict(tuned), "averaged": asdict(mean)}
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(documents, indent=1, ensure_ascii=False) + "\n")
-        before, _, rest = DOCS.read_text().partition("<!-- calibration -->\n")
-        _, _, after = rest.partition("<!-- /calibration -->")
-        DOCS.write_text(f"{before}<!-- calibration -->\n{text}\n<!-- /calibration -->{after}")
+        write("calibration", text)
     return 0
 
 
-def _with_thinnings(ladders: Iterable[Ladder]) -> list[Ladder]:
+def _on_fresh(ladders: list[Ladder], *, keep: bool) -> int:
+    """Print what the method that ships is worth on ladders that it was not settled on, S1 and version 3 below it."""
+    thinned = with_thinnings(ladders)
+    scores, declined = _replayed(thinned, classics.VERSIONS["version 4"])
+    rest = [_origins_table(name, _replayed(thinned, classics.VERSIONS[name])[0]) for name in ("version 3", "S1")]
+    text = "\n".join([_report_table(scores), *(line for table in rest for line in table.splitlines()[2:])])
+    print(f"{text}\n\nrungs declined: {declined}")
+    if keep:
+        write("fresh", text)
+    return 0
+
+
+def write(name: str, text: str) -> None:
+    """Put a table where docs/forecasts.md keeps it."""
+    before, _, rest = DOCS.read_text().partition(f"<!-- {name} -->\n")
+    _, _, after = rest.partition(f"<!-- /{name} -->")
+    DOCS.write_text(f"{before}<!-- {name} -->\n{text}\n<!-- /{name} -->{after}")
+
+
+def with_thinnings(ladders: Iterable[Ladder]) -> list[Ladder]:
+    """Every ladder, followed by its thinnings."""
     return [variant for ladder in ladders for variant in (ladder, *thin(ladder))]
 
 
@@ -167,7 +193,8 @@ def _without(column: str, table: str) -> str:
     return "\n".join("|".join(cells[:at] + cells[at + 1 :]) for cells in rows)
 
 
-def _variants_table(variants: dict[str, tuple[Tables, Tuned]], whole: dict[str, list[Ladder]]) -> str:
+def variants_table(variants: dict[str, tuple[Tables, Tuned]], whole: dict[str, list[Ladder]]) -> str:
+    """A row a variant: every origin's forecasts by the table and the scale constants found without it."""
     lines = [
         "| | least origin, near | far | "
         + " | ".join(f"{name}: covered | width | ≤ 3x | far covered | far width" for name in whole)
@@ -244,7 +271,7 @@ def _methods_table(ladders: list[Ladder]) -> str:
 
 
 def _versions_table(ladders: list[Ladder]) -> str:
-    thinned = _with_thinnings(ladders)
+    thinned = with_thinnings(ladders)
     tables = [_origins_table(name, _replayed(thinned, method)[0]) for name, method in classics.VERSIONS.items()]
     return "\n".join([tables[0], *(line for table in tables[1:] for line in table.splitlines()[2:])])
 

@@ -18,6 +18,8 @@ from sweep_analysis.ladders import Ladder
 from sweep_analysis.predictive import History, Settings
 
 FREE = ("fit_factor", "floor", "off_optimum", "drift", "memory", "prior_weight")
+MOST = {"memory": 0.98, "bend_power": 3.0}
+"""No more than this of a constant is tried."""
 FAR_WEIGHT = 0.3
 NEAR_COVERAGE = 0.95
 FAR_COVERAGE = 0.93
@@ -174,16 +176,22 @@ def loss(t: Table, s: Settings, keep: tuple[str, ...]) -> float:
 
 
 def tune(
-    t: Table, start: Settings, keep: tuple[str, ...], *, evaluations: int = 250, rounds: int = 2
+    t: Table,
+    start: Settings,
+    keep: tuple[str, ...],
+    *,
+    evaluations: int = 250,
+    rounds: int = 2,
+    free: tuple[str, ...] = FREE,
 ) -> tuple[Settings, float]:
-    """The scale's constants on the origins of `keep`, and their negative log likelihood there.
+    """The scale's constants named in `free`, on the origins of `keep`, and their negative log likelihood there.
 
     Powell's method on the log scale for the likelihood; then `bend` such that even the origin covered least often has
     FAR_COVERAGE far ahead; then `inflation` such that next rungs have NEAR_COVERAGE, origins weighing the same; again.
     """
     found = start
     for _ in range(rounds):
-        found = replace(_likeliest(t, found, keep, evaluations), inflation=1.0)
+        found = replace(likeliest(t, found, keep, evaluations, free), inflation=1.0)
         found = replace(
             found, bend=_least(lambda x, s=found: _worst_far(t, replace(s, bend=x), keep), FAR_COVERAGE, 0.02)
         )
@@ -193,13 +201,17 @@ def tune(
     return found, loss(t, found, keep)
 
 
-def _likeliest(t: Table, start: Settings, keep: tuple[str, ...], evaluations: int) -> Settings:
+def likeliest(
+    t: Table, start: Settings, keep: tuple[str, ...], evaluations: int, free: tuple[str, ...] = FREE
+) -> Settings:
+    """`start` with its constants of `free` moved to where the forecasts of `keep` are likeliest."""
+
     def decoded(x: np.ndarray) -> Settings:
-        values = dict(zip(FREE, np.exp(np.clip(x, -9.0, 4.0)).tolist(), strict=True))
-        values["memory"] = min(values["memory"], 0.98)
+        values = dict(zip(free, np.exp(np.clip(x, -9.0, 4.0)).tolist(), strict=True))
+        values = {name: min(value, MOST.get(name, value)) for name, value in values.items()}
         return replace(start, inflation=1.0, **values)
 
-    x0 = np.log([getattr(start, name) for name in FREE])
+    x0 = np.log([getattr(start, name) for name in free])
     found = minimize(
         lambda x: loss(t, decoded(x), keep) + HELD * float(np.sum((x - x0) ** 2)),
         x0,
