@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,77 @@ def test_parts_of_several_ranks_make_one_checkpoint_that_any_number_of_ranks_rea
     assert sorted(alone.state) == sorted(checkpoint(5).state)
     first = next(Checkpoints(Folder(tmp_path), IDENTITY, Rank(0, 2)).read())
     assert set(first.state) == {name for name in checkpoint(5).state if keeper(name, 2) == 0}
+
+
+class Listening(Folder):
+    """A folder that remembers what was read."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.read: list[str] = []
+
+    def get(self, name: str) -> bytes:
+        self.read.append(name)
+        return super().get(name)
+
+
+class Listing(Rank):
+    """Any rank, which lists the checkpoints itself instead of hearing of them."""
+
+    @property
+    def first(self) -> bool:
+        return True
+
+
+def test_as_many_ranks_as_wrote_a_checkpoint_each_read_their_own_part_alone(tmp_path: Path) -> None:
+    for rank in range(3):
+        writer = Checkpoints(Folder(tmp_path), IDENTITY, Rank(rank, 3))
+        writer.write(part(5, Rank(rank, 3)))
+        writer.settle()
+    for rank in range(3):
+        storage = Listening(tmp_path)
+        found = next(Checkpoints(storage, IDENTITY, Listing(rank, 3)).read())
+        assert found.state.keys() == part(5, Rank(rank, 3)).state.keys()
+        assert storage.read == [f"checkpoint-000000005.{rank + 1}-of-3.safetensors"]
+
+
+def test_parts_that_read_other_batches_are_no_checkpoint_together(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A rank wrote its part again after a spike, and another did not come to it."""
+    for rank, left_out in enumerate([(), ((3, 2),)]):
+        ranks = Rank(rank, 2)
+        mine = part(5, ranks)
+        writer = Checkpoints(Folder(tmp_path), IDENTITY, ranks)
+        writer.write(replace(mine, position=replace(mine.position, left_out=left_out)))
+        writer.settle()
+    assert not list(Checkpoints(Folder(tmp_path), IDENTITY).read())
+    assert "parts of the checkpoint at step 5 are of different ways" in caplog.text
+    caplog.clear()
+    assert not list(Checkpoints(Folder(tmp_path), IDENTITY, OfTwo(0, 2)).read())
+    assert "parts of the checkpoint at step 5 are of different ways" in caplog.text
+
+
+class OfTwo(Rank):
+    """The first of two ranks, whose other says of its part that it was another way."""
+
+    def most(self, *values: int) -> tuple[int, ...]:
+        return (values[0], values[1] + 1, values[2]) if len(values) == 3 else values
+
+
+def test_a_rank_without_a_share_of_the_trunk_knows_that_one_was_set_aside(tmp_path: Path) -> None:
+    for rank in range(2):
+        writer = Checkpoints(Folder(tmp_path), IDENTITY, Rank(rank, 2))
+        writer.write(replace(part(5, Rank(rank, 2)), trunk={"of-the-other": np.zeros(3, np.float32)} if rank else {}))
+        writer.settle()
+    assert next(Checkpoints(Folder(tmp_path), IDENTITY, WithTrunk(0, 2)).read()).trunk == {}
+
+
+class WithTrunk(Rank):
+    """A rank that hears of another that a trunk was set aside."""
+
+    def most(self, *values: int) -> tuple[int, ...]:
+        return (*values[:2], 1) if len(values) == 3 else values
 
 
 @pytest.mark.parametrize("damage", ["a flipped bit", "cut short", "another identity", "a part is gone"])

@@ -1,6 +1,7 @@
 """The decoder's variants: grouped queries, documents, experts, muP, scores, and what is left out of a loss."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sweep_analysis.recipe import Data, Optimizer, Training, resolve, shape_of, whole_batches
 from sweep_analysis.shape import Experts, Model, Shape, shape_for
+from sweep_trainer.attention import sdpa
 from sweep_trainer.build import build
 from sweep_trainer.fused import objection
 from sweep_trainer.model import Decoder, Scorer
@@ -71,6 +73,23 @@ def test_with_document_masks_each_document_is_read_as_if_it_stood_alone() -> Non
         assert torch.allclose(together, alone, atol=1e-5)
         through = shaken(Decoder(SHAPE, 16, 0))(packed)[:, 6:]
         assert not torch.allclose(through, alone, atol=1e-2)
+
+
+def test_a_kernel_gets_queries_keys_and_values_in_one_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autocast on a GPU computes norms in fp32, those of queries and keys too; FlashAttention takes no mixture."""
+    seen = []
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Any, scale: float) -> torch.Tensor:
+        seen.append((q.dtype, k.dtype, v.dtype))
+        return sdpa(q, k, v, documents, scale)
+
+    def norm_in_fp32(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.rms_norm(x.float(), (x.shape[-1],), gain)
+
+    monkeypatch.setattr("sweep_trainer.model._norm", norm_in_fp32)
+    with torch.autocast("cpu", torch.bfloat16):
+        Decoder(SHAPE.changed(qk_norm=True), 16, 0, attend=attend)(tokens_of(2, 9))
+    assert seen == [(torch.bfloat16,) * 3] * SHAPE.layers
 
 
 def test_what_is_not_to_be_predicted_is_read_and_left_out_of_the_loss() -> None:

@@ -96,23 +96,45 @@ def test_what_no_class_of_theirs_computes_is_exported_in_our_own_layout() -> Non
     assert architecture_of(shape) is None
 
 
-@pytest.mark.parametrize("qk_norm", [True, False])
-def test_a_dense_models_weights_come_back_from_their_layout_bit_for_bit(qk_norm: bool) -> None:
-    shape = shape_for(60_000, 256, Model(tied_embeddings=False, qk_norm=qk_norm))
-    weights = weights_of(shaken(Decoder(shape, 16, 0)))
-    back = from_llama(to_llama(weights, shape), shape)
-    assert weights.keys() == back.keys()
-    assert all(np.array_equal(weights[name], back[name]) for name in weights)
+BACK = {
+    "untied": Model(tied_embeddings=False),
+    "query norms": Model(qk_norm=True),
+    "grouped": Model(heads=4, kv_heads=2, head_size=8),
+    "experts": Model(experts=Experts(count=4, top_k=2)),
+    "experts, query norms": Model(experts=Experts(count=4, top_k=2), qk_norm=True),
+    "shared expert": Model(experts=Experts(count=4, top_k=2, shared=1), tied_embeddings=False),
+}
 
 
-def test_fine_tuning_starts_from_an_exported_folder(tmp_path: Path) -> None:
-    training = Training(data=Data(corpus="Classics"), sequence_length=16)
+@pytest.mark.parametrize("mu_transfer", [False, True])
+@pytest.mark.parametrize("name", BACK)
+def test_a_run_starts_from_an_exported_folder_with_the_weights_that_were_exported(
+    name: str, mu_transfer: bool, tmp_path: Path
+) -> None:
+    """Bit for bit, as files in their layout hold them; where muP's factors were folded in, to a rounding."""
+    rate = {"rule": "MuTransfer", "base_width": 16} if mu_transfer else {}
+    training = Training.model_validate(
+        {"data": Data(corpus="Classics"), "model": BACK[name], "sequence_length": 16, "learning_rate": rate}
+    )
     hyper = resolve(training, shape_of(training, 60_000).parameters, whole_batches(training, (10_000,)))
-    first = shaken(build(hyper, 0, CPU))
+    first, second = shaken(build(hyper, 0, CPU)), build(hyper, 1, CPU)
     export(tmp_path / "export", first, training, hyper)
-    second = build(hyper, 1, CPU)
     take_up(second, str(tmp_path / "export"))
-    assert all(torch.equal(p, q) for p, q in zip(first.parameters(), second.parameters(), strict=True))
+    assert first.query_factor == pytest.approx(8 / first.shape.head_size**0.5 if mu_transfer else 1)
+    for (at, p), q in zip(first.named_parameters(), second.parameters(), strict=True):
+        assert torch.allclose(p, q, rtol=1e-6, atol=0) if mu_transfer else torch.equal(p, q), at
+
+
+def test_weights_that_no_shape_of_ours_has_are_refused_in_one_clause() -> None:
+    tied = shape_for(60_000, 256, Model())
+    theirs = to_llama(weights_of(shaken(Decoder(tied, 16, 0))), tied)
+    with pytest.raises(ValueError, match="has an output projection that is not its embedding"):
+        from_llama(theirs | {"lm_head.weight": 2 * theirs["model.embed_tokens.weight"]}, tied)
+    shared = shape_for(60_000, 256, BACK["shared expert"])
+    theirs = to_llama(weights_of(shaken(Decoder(shared, 16, 0))), shared)
+    gate = "model.layers.0.mlp.shared_expert_gate.weight"
+    with pytest.raises(ValueError, match="weighs its shared expert by a gate"):
+        from_llama(theirs | {gate: np.ones_like(theirs[gate])}, shared)
 
 
 @pytest.mark.parametrize("architecture", ["gemma", "gpt_neox", "llama", "mistral", "olmo2", "qwen2", "qwen3"])

@@ -10,9 +10,10 @@ import hashlib
 import json
 import logging
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ Tensors = dict[str, npt.NDArray[np.generic]]
 _TRUNK = "trunk."
 """Prefix of the state that was set aside when a decay branch began."""
 _NAME = re.compile(r"checkpoint-(\d{9})(?:\.(\d+)-of-(\d+))?\.safetensors")
+_MIXED = "the parts of the checkpoint at step %d are of different ways through the data and are not used"
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,11 @@ class Position:
     """Time inside training steps, all attempts together."""
     left_out: tuple[tuple[int, int], ...] = ()
     """(step, batches): from that step on, data lie so many batches further, after a spike of the loss."""
+
+    @property
+    def way(self) -> tuple[object, ...]:
+        """What parts of one state agree in; the time that it took is each rank's own."""
+        return self.segment, self.step, self.executed, self.left_out
 
 
 @dataclass(frozen=True)
@@ -124,18 +131,29 @@ class Checkpoints:
         for place in range(count):
             (executed,) = self._ranks.most(complete[place] if complete else 0)
             found = self._read(executed)
-            if not self._ranks.any(found is None)[0]:
-                assert found is not None, "no rank objected"
-                yield found
+            if self._ranks.any(found is None)[0]:
+                continue
+            assert found is not None, "no rank objected"
+            mark = zlib.crc32(repr(found.position.way).encode())
+            highest, lowest, set_aside = self._ranks.most(mark, -mark, int(found.trunk is not None))
+            if highest != -lowest:
+                log.warning(_MIXED, executed)
+                continue
+            yield replace(found, trunk=found.trunk or {}) if set_aside else found
 
     def _read(self, executed: int) -> Checkpoint | None:
-        """Reads all parts, since each must be sound, and keeps this rank's share of their tensors."""
-        parts = {name: of for name, (at, _, of) in self._parts().items() if at == executed}
-        whole = min((of for of in parts.values() if list(parts.values()).count(of) == of), default=0)
+        """This rank's share of the tensors: its own part where as many ranks wrote it, which hold the same shares; else
+        out of all parts, each of which must be sound."""
+        parts = {name: (part, of) for name, (at, part, of) in self._parts().items() if at == executed}
+        counts = [of for _, of in parts.values()]
+        whole = min((of for of in counts if counts.count(of) == of), default=0)
+        mine = (self._ranks.rank + 1, self._ranks.world)
+        wanted = [name for name, place in parts.items() if place[1] == whole and (whole != mine[1] or place == mine)]
         state: Tensors = {}
         trunk: Tensors = {}
-        branches, position = False, None
-        for name in (name for name, of in parts.items() if of == whole):
+        branches = False
+        position: Position | None = None
+        for name in wanted:
             where = self._storage.address(name)
             try:
                 found, metadata = _opened(patiently(lambda name=name: self._storage.get(name), self._storage))  # type: ignore[misc]  # the default binds the loop's name
@@ -144,9 +162,12 @@ class Checkpoints:
                     return None
                 if metadata["sha256"] != _digest(found, metadata):
                     raise ValueError("its digest is wrong")
-                position = _position(metadata["position"])
+                before, position = position, _position(metadata["position"])
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
                 log.warning("%s is damaged (%s) and is not used", where, error)
+                return None
+            if before is not None and before.way != position.way:
+                log.warning(_MIXED, executed)
                 return None
             branches = branches or any(name.startswith(_TRUNK) for name in found)
             state |= {name: found[name] for name in kept_by(found, self._ranks) if not name.startswith(_TRUNK)}
@@ -162,7 +183,7 @@ class Checkpoints:
         """Remove all checkpoints: none is usable, and a run that starts over must not meet them again."""
         if self._ranks.first:
             for name in self._parts():
-                self._storage.remove(name)
+                patiently(lambda name=name: self._storage.remove(name), self._storage)  # type: ignore[misc]  # the default binds the loop's name
         self._ranks.barrier()
 
     def _parts(self) -> dict[str, tuple[int, int, int]]:

@@ -91,9 +91,11 @@ def _named(weights: Weights, path: str, model: nn.Module) -> Weights:
     """The tensors by the names of the model's parameters."""
     if isinstance(model, Decoder) and "model.embed_tokens.weight" in weights:
         try:
-            return from_llama(weights, model.shape)
+            return from_llama(weights, model.shape, model.logit_factor, model.query_factor)
         except KeyError as error:
             raise _refused(f"{path} has no {error.args[0]}, which this recipe's model needs") from None
+        except ValueError as error:
+            raise _refused(f"{path} {error}") from None
     return {f"model.{name}": tensor for name, tensor in weights.items()} if not isinstance(model, Decoder) else weights
 
 

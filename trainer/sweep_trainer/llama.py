@@ -13,7 +13,9 @@ import numpy.typing as npt
 
 from sweep_analysis.shape import Shape
 
-Weights = dict[str, npt.NDArray[Any]]
+Weight = npt.NDArray[Any]
+Weights = dict[str, Weight]
+_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 _EPS, _BASE = 1e-6, 10_000.0
 
 
@@ -113,27 +115,63 @@ def to_llama(weights: Weights, shape: Shape, logit_factor: float = 1.0, query_fa
     return {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in theirs.items()}
 
 
-def from_llama(theirs: Weights, shape: Shape) -> Weights:
-    """Our weights by name, from a dense model in their layout. Raises KeyError for a tensor that is missing."""
+def from_llama(theirs: Weights, shape: Shape, logit_factor: float = 1.0, query_factor: float = 1.0) -> Weights:
+    """Our weights by name, from a model in their layout; the factors that our model applies are taken out of them.
+
+    Raises KeyError for a tensor that is missing, ValueError with a clause for weights that no such shape of ours has.
+    """
     d = shape.head_size
     weights: Weights = {"embedding": theirs["model.embed_tokens.weight"], "norm": theirs["model.norm.weight"]}
-    if not shape.tied_embeddings and not shape.scalar_head:
-        weights["output"] = theirs["lm_head.weight"]
+    if not shape.scalar_head:
+        weights |= _output(theirs, shape, logit_factor)
     for layer in range(shape.layers):
         ours, there = f"blocks.{layer}.", f"model.layers.{layer}."
         q, k = (_pairs(theirs[f"{there}self_attn.{name}_proj.weight"], d) for name in "qk")
-        mlp = {name: theirs[f"{there}mlp.{name}_proj.weight"] for name in ("gate", "up", "down")}
+        if query_factor != 1.0 and not shape.qk_norm:
+            q = q / query_factor
         weights |= {
             ours + "attention_norm": theirs[there + "input_layernorm.weight"],
             ours + "hidden_norm": theirs[there + "post_attention_layernorm.weight"],
             ours + "qkv": np.concatenate([q, k, theirs[there + "self_attn.v_proj.weight"]]),
             ours + "projection": theirs[there + "self_attn.o_proj.weight"],
-            ours + "gate_up": np.concatenate([mlp["gate"], mlp["up"]]),
-            ours + "down": mlp["down"],
         }
+        if shape.experts is None:
+            weights |= dict(zip((ours + "gate_up", ours + "down"), _from_swiglu(theirs, there + "mlp."), strict=True))
+        else:
+            weights |= _from_experts(theirs, there, ours + "mixture.", shape)
         if shape.qk_norm:
-            weights[ours + "query_norm"] = _pairs(theirs[there + "self_attn.q_norm.weight"], d)
+            weights[ours + "query_norm"] = _pairs(theirs[there + "self_attn.q_norm.weight"], d) / query_factor
             weights[ours + "key_norm"] = _pairs(theirs[there + "self_attn.k_norm.weight"], d)
+    return weights
+
+
+def _output(theirs: Weights, shape: Shape, logit_factor: float) -> Weights:
+    if not shape.tied_embeddings:
+        return {"output": theirs["lm_head.weight"] / logit_factor if logit_factor != 1.0 else theirs["lm_head.weight"]}
+    own, embedding = theirs.get("lm_head.weight"), theirs["model.embed_tokens.weight"]
+    if own is not None and not (own.shape == embedding.shape and np.allclose(own, logit_factor * embedding, atol=0)):
+        raise ValueError("has an output projection that is not its embedding; set model.tiedEmbeddings: false")
+    return {}
+
+
+def _from_swiglu(theirs: Weights, at: str, names: tuple[str, str, str] = _PROJECTIONS) -> tuple[Weight, Weight]:
+    gate, up, down = (theirs[f"{at}{name}.weight"] for name in names)
+    return np.concatenate([gate, up]), down
+
+
+def _from_experts(theirs: Weights, there: str, ours: str, shape: Shape) -> Weights:
+    assert shape.experts is not None, "a mixture has experts"
+    mixtral = not shape.qk_norm and not shape.experts.shared
+    block = there + ("block_sparse_moe." if mixtral else "mlp.")
+    names = ("w1", "w3", "w2") if mixtral else _PROJECTIONS
+    each = [_from_swiglu(theirs, f"{block}experts.{expert}.", names) for expert in range(shape.experts.count)]
+    weights: Weights = {ours + "router": theirs[block + "gate.weight"]}
+    weights |= {ours + "gate_up": np.stack([one for one, _ in each]), ours + "down": np.stack([one for _, one in each])}
+    if shape.experts.shared:
+        if theirs[block + "shared_expert_gate.weight"].any():
+            raise ValueError("weighs its shared expert by a gate, which this recipe's model has not")
+        gate_up, down = _from_swiglu(theirs, block + "shared_expert.")
+        weights |= {ours + "shared_gate_up": gate_up, ours + "shared_down": down / 2}
     return weights
 
 

@@ -100,7 +100,6 @@ class Loop:
 
     def run(self) -> None:
         self.batch = self.hyper.batch_tokens // self.hyper.sequence_length
-        self.mine = self.ranks.share(self.batch)
         self.meter = Meter(self.hyper.batch_tokens, self.hyper.shape.active_parameters, self.ranks.world)
         weights = self.engine.start_digest
         identity = digest_of(
@@ -129,7 +128,8 @@ class Loop:
     def _open_curve(self, at: Position) -> None:
         """The curve up to a position; where the folder is a passing one, from what lies beside the checkpoints."""
         path = self.folder / CURVE
-        if self.ranks.first and not isinstance(self.storage, Folder) and CURVE in self.storage.names():
+        passing = self.ranks.first and not isinstance(self.storage, Folder)
+        if passing and CURVE in patiently(self.storage.names, self.storage):
             path.write_bytes(patiently(lambda: self.storage.get(CURVE), self.storage))
         self.curve = LearningCurve(path, at.executed)
 
@@ -156,7 +156,7 @@ class Loop:
 
     def _segment(self, index: int, step: int) -> None:
         """Train one segment from `step` on; a branch ends in its record and gives way to the trunk."""
-        segment = self.plan[index]
+        segment, seed, ranks = self.plan[index], self.order.run.seed, self.ranks
         if self._is_recorded(index):
             return  # by an earlier attempt, whose checkpoints since then are lost
         if segment.branch is not None and index + 1 < len(self.plan) and self.trunk is None:
@@ -165,7 +165,7 @@ class Loop:
             self._validate_if_due(index, step)
             rate = learning_rate(self.hyper, step, segment)
             with self.meter.waiting():
-                batch = self.data.batch(self.order.run.seed, batch_of(step, self.left_out), self.batch)[self.mine]
+                batch = self.data.batch(seed, batch_of(step, self.left_out), self.batch, ranks.rank, ranks.world)
             with self.meter.stepping():
                 self.engine.step(batch, rate)
             self._unread.append((segment, step, rate))

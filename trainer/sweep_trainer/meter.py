@@ -17,11 +17,13 @@ PEAK_FLOPS = {
     "A100": 312e12,
     "A800": 312e12,
     "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
     "H100": 989e12,
     "H800": 989e12,
     "H200": 989e12,
     "B200": 2250e12,
     "L40S": 362e12,
+    "L40": 181e12,
     "L4": 121e12,
 }
 """Dense bf16 FLOPs a second by NVIDIA's data sheets, by a part of the device's name; the first that is in it counts."""

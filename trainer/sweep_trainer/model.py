@@ -55,6 +55,8 @@ class Decoder(nn.Module):
         elif not shape.tied_embeddings:
             self.output = _matrix(generator, shape.vocabulary, shape.width, base_width)
         self.logit_factor = base_width / shape.width if base_width else 1.0
+        self.query_factor = scale / attention_scale(shape.head_size, mu_transfer=False)
+        """What queries would be multiplied by if attention were scaled by 1/√d."""
         self.register_buffer("rotation", rotation(shape.head_size, sequence_length), persistent=False)
         self.rotation: Tensor
         self._rotation_in_parts = torch.view_as_real(self.rotation).clone()
@@ -148,8 +150,8 @@ class Block(nn.Module):
         B, T, w = x.shape
         qkv = functional.linear(_norm(x, self.attention_norm), self.qkv).view(B, T, -1, self.head_size)
         q, k, v = torch.split(qkv, [self.heads, self.key_heads, self.key_heads], 2)  # (B, T, h, d), (B, T, k, d) twice
-        if self._normed:
-            q, k = _norm(q, self.query_norm), _norm(k, self.key_norm)
+        if self._normed:  # on a GPU autocast norms in fp32, and kernels ask for one precision of all three
+            q, k = _norm(q, self.query_norm).to(v.dtype), _norm(k, self.key_norm).to(v.dtype)
         attended = self._attend(_rotate(q, turn), _rotate(k, turn), v, documents, self._scale)  # (B, T, h, d)
         x = x + functional.linear(attended.reshape(B, T, -1), self.projection)
         normed = _norm(x, self.hidden_norm)

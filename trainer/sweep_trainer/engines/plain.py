@@ -158,7 +158,7 @@ class PlainTorch:
         shares.handed_out(state, shapes, self._ranks, take)
 
     def weights(self) -> State:
-        tensors = dict(self.model.named_parameters()) | fixed(self.model)
+        tensors = dict(self.model.named_parameters()) | fixed(self.model) if self._ranks.first else {}
         return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
 
     def _named(self) -> dict[str, Tensor]:

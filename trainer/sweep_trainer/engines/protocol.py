@@ -53,14 +53,15 @@ class Engine(Protocol):
         ...
 
     def state(self) -> State:
-        """A copy of all that training changes, the whole of it on every rank; all ranks call."""
+        """A copy of all that training changes: of several ranks, each one's share (`state.kept_by`); all call."""
         ...
 
     def load(self, state: State) -> None:
         """Take up a state; the next step is then what it would have been. Raises KeyError or ValueError when it is of
-        another model. All ranks call, with the same state."""
+        another model. All ranks call, each with its share."""
         ...
 
     def weights(self) -> State:
-        """The parameters by name, for the final model; all ranks call."""
+        """The model's parameters, and what is stored beside them, by name: on the first rank, which writes them, and
+        nothing on the others; all ranks call."""
         ...

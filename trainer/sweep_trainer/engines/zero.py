@@ -195,12 +195,15 @@ class Zero:
         shares.handed_out(state, self._state_shapes(), self._ranks, take)
 
     def weights(self) -> State:
-        trained = {
-            name: self._whole(p, "").detach().to("cpu", torch.float32).numpy().reshape(self._shapes[name]).copy()
-            for name, p in self.model.named_parameters()
-        }
-        beside = fixed(self.model).items()  # every rank has them whole
-        return trained | {name: tensor.detach().to("cpu", torch.float32).numpy().copy() for name, tensor in beside}
+        found: State = {}
+        for name, p in self.model.named_parameters():
+            whole = self._whole(p, "")  # a collective: also where nothing is kept
+            if self._ranks.first:
+                found[name] = whole.detach().to("cpu", torch.float32).numpy().reshape(self._shapes[name]).copy()
+        if self._ranks.first:
+            for name, tensor in fixed(self.model).items():  # every rank has them whole
+                found[name] = tensor.detach().to("cpu", torch.float32).numpy().copy()
+        return found
 
     def _state_shapes(self) -> dict[str, tuple[int, ...]]:
         moments = {f"{kind}.{name}": shape for kind in MOMENTS for name, shape in self._shapes.items()}
