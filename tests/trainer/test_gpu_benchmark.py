@@ -7,6 +7,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+
+from sweep_trainer.engines.plain import PlainTorch
+from sweep_trainer.engines.protocol import Batch
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -62,6 +66,37 @@ def test_a_case_that_takes_too_long_or_kills_its_process_is_a_row_and_the_next_r
         assert beside.row(killing, 240) == {"failed": "its process ended with status 7"}
         assert beside.row(gpu.Case("125M", "wrong", (("attention", "Fa9"),)), 240)["failed"].startswith("Validation")
         assert beside.row(plain, 240)["tokensPerSecond"] > 0
+
+
+def test_a_row_tells_the_cut_that_was_measured_where_memory_ran_out_within_a_step(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest, compute = 1, PlainTorch._tensor
+
+    def tensor(engine: PlainTorch, batch: Batch) -> torch.Tensor:
+        if len(batch) > largest:
+            raise torch.OutOfMemoryError("of the device")
+        return compute(engine, batch)
+
+    monkeypatch.setattr(PlainTorch, "_tensor", tensor)
+    row = gpu.of_ours(gpu.Case("125M", "ours, not compiled"), gpu.REHEARSAL, 2, 2)
+    assert (row["pieces"], row["sequences"]) == (4, 1)
+    largest = 2
+    whole = gpu.of_ours(gpu.Case("125M", "ours, not compiled"), gpu.REHEARSAL, 2, 2)
+    assert (whole["pieces"], whole["sequences"]) == (2, 2)
+    assert row["predictedBytes"] < whole["predictedBytes"]
+
+
+def test_a_device_that_computes_no_more_is_told_from_one_that_does(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert gpu.still_computes(gpu.REHEARSAL)
+
+    def broken(*_: object, **__: object) -> torch.Tensor:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch, "ones", broken)
+    assert not gpu.still_computes(gpu.REHEARSAL)
 
 
 class Killer:
