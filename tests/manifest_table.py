@@ -65,6 +65,7 @@ FINE = {
         "  - {name: d, mountPath: /d, emptyDirSize: 10Gi}"
     ),
     "a claim that goes with the sweep": spec("storage: {claim: {size: 1Gi}, whenDeleted: Delete}"),
+    "storage in a folder of a claim": spec("storage: {uri: 'pvc://shared/teams/..web'}"),
     "storage in a bucket": spec("storage: {uri: 's3://bucket/web-7b'}"),
     "a pod template": spec("runtime: {podTemplate: {spec: {hostAliases: [{ip: 10.0.0.1, hostnames: [a]}]}}}"),
     "thirty-two rungs": replaced("parameters: 170K, tokens: 3.4M", "parameters: 200M, tokens: 4B", rungs(32)),
@@ -298,6 +299,18 @@ JUDGED = {
     "a run that its devices cannot hold": (
         replaced("batchTokens: 2048", "batchTokens: 2048\n  placement: {gpuMemory: 1M}"),
         "DoesNotFit: rung 'a': 27,048 parameters need",
+    ),
+    "storage without a claim": (
+        spec("storage: {uri: 'pvc:///web'}"),
+        "InvalidStorage: storage.uri pvc:///web names no",
+    ),
+    "storage in what cannot be a claim": (
+        spec("storage: {uri: 'pvc://Our_Claim/web'}"),
+        "InvalidStorage: storage.uri pvc://Our_Claim/web names no claim; write pvc://CLAIM/PATH",
+    ),
+    "storage that leads out of its claim": (
+        spec("storage: {uri: 'pvc://shared/../../etc'}"),
+        "InvalidStorage: storage.uri pvc://shared/../../etc leads out of its claim",
     ),
     "a recipe that contradicts itself": (
         replaced("batchTokens: 2048", "batchTokens: 2048\n    learningRate: {rule: StepLaw, peak: 0.1}"),

@@ -4,6 +4,7 @@ Owns the resolution of a ladder into runs (exact parameter counts, whole batches
 Pure: it reads a spec and a status, never a cluster.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ def accept(sweep: ScalingSweep, policy: Policy) -> Accepted | Refused:
         )
     for objection in (
         _too_many_records(rungs),
+        _unmountable(spec),
         _edited_after_start(sweep, rungs),
         _same_record_twice(rungs),
         _not_increasing(rungs),
@@ -175,6 +177,19 @@ def _too_many_records(rungs: tuple[Rung, ...]) -> Refused | None:
         f"the ladder owes {owed:,} records; at most {MAX_RECORDS:,} are taken, since all of their forecasts are kept"
         " with the sweep; name fewer runs, seeds or token counts",
     )
+
+
+def _unmountable(spec: SweepSpec) -> Refused | None:
+    """Storage that no pod could mount as it is written is refused before anything is paid for: it is frozen later."""
+    if spec.storage is None or spec.storage.mounted is None:
+        return None
+    uri, (claim, path) = spec.storage.uri, spec.storage.mounted
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", claim):
+        return Refused("InvalidStorage", f"storage.uri {uri} names no claim; write pvc://CLAIM/PATH")
+    if ".." in path.split("/"):
+        said = f"storage.uri {uri} leads out of its claim; write pvc://CLAIM/PATH without '..'"
+        return Refused("InvalidStorage", said)
+    return None
 
 
 def _same_record_twice(rungs: tuple[Rung, ...]) -> Refused | None:

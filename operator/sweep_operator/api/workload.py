@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from sweep_analysis.document import Document
 
 _NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+_CLAIM = "pvc://"
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=_NAME)]
@@ -192,3 +193,11 @@ class Storage(Document):
         if self.uri is not None and self.when_deleted == "Delete":
             raise ValueError("whenDeleted: Delete is for the operator's own claim; what uri names is always kept")
         return self
+
+    @property
+    def mounted(self) -> tuple[str, str] | None:
+        """Claim and path within it of `pvc://claim/path`; None for storage of any other form."""
+        if self.uri is None or not self.uri.startswith(_CLAIM):
+            return None
+        claim, _, path = self.uri.removeprefix(_CLAIM).partition("/")
+        return claim, path.strip("/")

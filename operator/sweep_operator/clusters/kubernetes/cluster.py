@@ -26,7 +26,6 @@ from sweep_operator.clusters import (
     Workload,
     WorkloadState,
 )
-from sweep_operator.clusters.kubernetes import storage
 from sweep_operator.clusters.kubernetes.access import Access
 from sweep_operator.clusters.kubernetes.cache import Caches, Change, Document
 from sweep_operator.clusters.kubernetes.client import Api
@@ -89,8 +88,8 @@ class KubernetesCluster:
     _access: Access = field(init=False)
     _heard: dict[str, _Heard] = field(default_factory=dict, init=False)
     """By the UID of a run."""
-    _ours: OrderedDict[str, bool] = field(default_factory=OrderedDict, init=False)
-    """By a run's UID: whether it is one that we would have made."""
+    _ours: OrderedDict[tuple[str, str], bool] = field(default_factory=OrderedDict, init=False)
+    """By the UIDs of a run and of the sweep that owns it: whether it is one that we would have made of that sweep."""
 
     def __post_init__(self) -> None:
         self._access = Access(self.api)
@@ -132,11 +131,11 @@ class KubernetesCluster:
             if is_leaving(document):
                 raise NotNow("NamesakeLeaving", f"ScalingRun {name} is being deleted") from None
             owner = controller_of(document)
-            uid = document["metadata"]["uid"]
             same = document["spec"] == run_document(run)["spec"]
-            if owner is None or owner["uid"] != run.spec.sweep_uid or not same or self._ours.get(uid) is False:
+            forged = self._ours.get((document["metadata"]["uid"], run.spec.sweep_uid)) is False
+            if owner is None or owner["uid"] != run.spec.sweep_uid or not same or forged:
                 raise NameTaken(_taken("ScalingRun", namespace, name, owner)) from None
-        self._remember(document["metadata"]["uid"], ours=True)
+        self._remember((document["metadata"]["uid"], run.spec.sweep_uid), ours=True)
         self.caches.runs.put(document)
 
     def write_sweep_status(self, sweep: ScalingSweep, status: SweepStatus) -> None:
@@ -208,9 +207,6 @@ class KubernetesCluster:
     def start(self, sweep: ScalingSweep, run: ScalingRun, attempt: int) -> None:
         if self._job(run, attempt) is not None:
             return
-        objection = storage.objection(sweep)
-        if objection:
-            raise StartRefused(FailureReason.BAD_CONFIGURATION, objection)
         pods = self.caches.pods.of_run(run.metadata.namespace, run.metadata.name)
         lingering = [pod for pod in pods if not pod.ended and pod.identity.owner_uid]
         if lingering:
@@ -256,11 +252,11 @@ class KubernetesCluster:
     def _child(self, sweep: ScalingSweep, known: Document) -> ScalingRun | None:
         """The run, if it is what it claims to be; a forged one is left alone, and that is told once."""
         run = self.caches.runs.read(known)
-        uid = known.identity.uid
-        ours = self._ours.get(uid)
+        which = known.identity.uid, sweep.metadata.uid
+        ours = self._ours.get(which)
         if ours is None:
             ours = is_of(sweep, run) or is_of(self._newest(sweep), run)
-            self._remember(uid, ours)
+            self._remember(which, ours)
             if not ours:
                 said = (
                     f"ScalingRun {run.metadata.name} names this sweep as its owner but was not made by the operator:"
@@ -270,8 +266,8 @@ class KubernetesCluster:
                 self.events.emit(sweep, Event("ForgedRun", said, run.spec.rung, run.metadata.name, warning=True))
         return run if ours else None
 
-    def _remember(self, uid: str, ours: bool) -> None:
-        self._ours[uid] = ours
+    def _remember(self, which: tuple[str, str], ours: bool) -> None:
+        self._ours[which] = ours
         if len(self._ours) > _REMEMBERED:
             self._ours.popitem(last=False)
 

@@ -15,7 +15,6 @@ from sweep_operator.names import label_value
 JSON = dict[str, Any]
 
 MOUNT = "/storage"
-_CLAIM = "pvc://"
 
 
 def claim_name(sweep: ScalingSweep) -> str:
@@ -50,35 +49,16 @@ def source_of(sweep: ScalingSweep) -> JSON:
     storage = sweep.spec.storage
     if storage is not None and storage.claim is not None:
         return {"persistentVolumeClaim": {"claimName": claim_name(sweep)}}
-    if storage is not None and storage.uri is not None and storage.uri.startswith(_CLAIM):
-        return {"persistentVolumeClaim": {"claimName": _split(storage.uri)[0]}}
+    if storage is not None and storage.mounted is not None:
+        return {"persistentVolumeClaim": {"claimName": storage.mounted[0]}}
     return {"emptyDir": {}}
 
 
 def folder_of(sweep: ScalingSweep, run: ScalingRun) -> str:
     """Where a run keeps its own state: below /storage, or below a URI that is handed on as it is."""
-    uri = sweep.spec.storage.uri if sweep.spec.storage else None
-    if uri is None:
+    storage = sweep.spec.storage
+    if storage is None or storage.uri is None:
         return str(PurePosixPath(MOUNT, run.metadata.name))
-    if not uri.startswith(_CLAIM):
-        return f"{uri.rstrip('/')}/{run.metadata.name}"
-    return str(PurePosixPath(MOUNT, _split(uri)[1], run.metadata.name))
-
-
-def objection(sweep: ScalingSweep) -> str | None:
-    """Why the storage cannot be mounted as it is written, or None."""
-    uri = sweep.spec.storage.uri if sweep.spec.storage else None
-    if uri is None or not uri.startswith(_CLAIM):
-        return None
-    claim, path = _split(uri)
-    if not claim:
-        return f"storage.uri {uri} names no claim; write pvc://CLAIM/PATH"
-    if ".." in PurePosixPath(path).parts:
-        return f"storage.uri {uri} leads out of its claim; write pvc://CLAIM/PATH without '..'"
-    return None
-
-
-def _split(uri: str) -> tuple[str, str]:
-    """Claim and path of `pvc://claim/path`."""
-    claim, _, path = uri.removeprefix(_CLAIM).partition("/")
-    return claim, path.strip("/")
+    if storage.mounted is None:
+        return f"{storage.uri.rstrip('/')}/{run.metadata.name}"
+    return str(PurePosixPath(MOUNT, storage.mounted[1], run.metadata.name))
