@@ -1,6 +1,8 @@
 """What a record and the log say of a run is what was built, computed and read."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -8,11 +10,15 @@ from tiny_run import carried_out, order_of, records_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from sweep_analysis.flops import detailed
-from sweep_analysis.recipe import Training, shape_of
+from sweep_analysis.recipe import Training, resolve, shape_of
+from sweep_analysis.record import Curve
 from sweep_analysis.rung import RunOrder
 from sweep_analysis.shape import Experts, Model, shape_for
-from sweep_trainer.data import open_prepared
+from sweep_trainer.data import open_prepared, prepare
+from sweep_trainer.engines.ranks import Ranks
+from sweep_trainer.evaluate import Evaluator, Losses
 from sweep_trainer.model import Decoder
+from sweep_trainer.outcome import record_of
 
 LENGTH = 16
 MODELS = {
@@ -82,6 +88,17 @@ def test_a_record_counts_epochs_and_the_tokens_that_were_repeated(
     assert once.tokens < there < again.tokens
     assert (once.unique_tokens, again.unique_tokens) == (once.tokens, there)
     assert [record.epochs for record in (once, again)] == [record.tokens / there for record in (once, again)]
+
+
+def test_device_time_counts_the_device_of_each_process(order: RunOrder, tmp_path: Path) -> None:
+    training = order.training
+    hyper = resolve(training, order.run.parameters, order.run.tokens)
+    engine: Any = SimpleNamespace(attention="Sdpa", start_digest=None)  # what a record asks of it
+    data = prepare(training, tmp_path, tmp_path / "cache")
+    evaluator = Evaluator(training, hyper, data, engine, Ranks(0, 8), ())
+    curve = Curve(uri="file:///curve.jsonl", digest="sha256:c")
+    record = record_of(order, hyper, evaluator, order.run.tokens[0], Losses(2.0, {}), (), curve, 3.0)
+    assert record.gpu_seconds == 24
 
 
 def test_every_rung_is_validated_on_the_same_tokens(order: RunOrder, tmp_path: Path) -> None:

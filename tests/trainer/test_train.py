@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from safetensors.numpy import load_file
@@ -84,12 +84,16 @@ def test_final_weights_are_kept_by_name(order: RunOrder) -> None:
         assert sum(w.size for w in weights.values()) == order.run.parameters
 
 
-def test_each_branch_equals_a_run_of_its_own_bit_for_bit(order: RunOrder, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["WarmupStableDecay", "Cosine"])
+def test_each_branch_equals_a_run_of_its_own_bit_for_bit(
+    order: RunOrder, tmp_path: Path, kind: Literal["WarmupStableDecay", "Cosine"]
+) -> None:
+    order = order.changed(training=order.training.changed(schedule=Schedule(kind=kind)))
     carried_out(order)
     together = losses_of(order)
     for place, tokens in enumerate(order.run.tokens):
         warmup = 0.05 * order.run.tokens[0] / tokens  # the smallest count's warm-up, as a share of this one
-        training = order.training.changed(schedule=Schedule(warmup=warmup))
+        training = order.training.changed(schedule=Schedule(kind=kind, warmup=warmup))
         alone = moved(order, tmp_path / str(place), run=order.run.changed(tokens=(tokens,)), training=training)
         carried_out(alone)
         assert losses_of(alone) == {tokens: together[tokens]}

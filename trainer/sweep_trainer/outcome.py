@@ -94,7 +94,7 @@ def record_of(
     seconds: float,
     left_out: tuple[tuple[int, int], ...] = (),
 ) -> Record:
-    """The record at a token count; `left_out` as a checkpoint's position has it."""
+    """The record at a token count, `seconds` after the attempt began; `left_out` as a checkpoint's position has it."""
     shape, data = hyper.shape, evaluator.data
     sequences = hyper.batch_tokens // hyper.sequence_length
     read = data.read(order.run.seed, batches_of(tokens // hyper.batch_tokens, left_out), sequences)
@@ -112,7 +112,7 @@ def record_of(
         loss=losses.total,
         validation_digest=data.validation_digest,
         tokenizer_digest=data.tokenizer_digest,
-        gpu_seconds=seconds,
+        gpu_seconds=seconds * evaluator.ranks.world,  # a device for each process
         curve=curve,
         evaluations=answers,
         domains=evaluator.domains(losses, read),
