@@ -188,11 +188,12 @@ def _open(
 ) -> RunDecision:
     """An attempt is open: start what was promised, watch it, end it, or write down how it ended."""
     if workload.state is WorkloadState.ABSENT:
-        if wanted is Wanted.RUN:
+        complete = len(run.status.accepted) == len(run.spec.run.tokens)
+        if wanted is Wanted.RUN and not complete:
             return _start(sweep)
-        return RunDecision(
-            status=_closed(sweep, run, attempt, Workload(WorkloadState.ENDED, Ending.INTERRUPTED), wanted, now)
-        )
+        over = Workload(WorkloadState.ENDED, Ending.COMPLETED if complete else Ending.INTERRUPTED)
+        closed = _closed(sweep, run, attempt, over, wanted, now)
+        return RunDecision(status=closed, events=_ending_events(run, closed) if complete else ())
     if workload.state is WorkloadState.ENDED:
         closed = _closed(sweep, run, attempt, workload, wanted, now)
         return RunDecision(status=closed, events=_ending_events(run, closed))
@@ -205,10 +206,10 @@ def _open(
 
 def _start(sweep: ScalingSweep) -> RunDecision:
     """Start it, if the spec as it stands was accepted; one that was refused is looked at again when it changes."""
-    if sweep.status.observed_generation != sweep.metadata.generation:
-        return RunDecision(requeue_seconds=UNJUDGED_SECONDS)
     accepted = sweep.status.condition("Accepted")
-    if accepted is None or accepted.status != "True":
+    if accepted is None or sweep.status.observed_generation != sweep.metadata.generation:
+        return RunDecision(requeue_seconds=UNJUDGED_SECONDS)
+    if accepted.status != "True":
         return RunDecision()
     return RunDecision(do=Do.START)
 

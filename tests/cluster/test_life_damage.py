@@ -147,6 +147,21 @@ def test_a_status_that_a_person_empties_is_refused_and_one_that_is_edited_is_fou
     assert only_once(trainers)
 
 
+def test_a_runs_status_that_a_person_empties_is_found_again_and_nothing_is_trained_twice(running, trainers):
+    nothing = {"attempts": None, "attempt": None, "state": None, "accepted": None, "conditions": None, "workload": None}
+    for rung in "ab":
+        name = running.run(rung)["metadata"]["name"]
+        how = ("patch", "scalingrun", name, "-n", running.namespace, "--subresource=status", "--type=merge")
+        running.plane.kubectl(*how, "-p", json.dumps({"status": nothing}))
+    until(lambda: (running.state("a"), running.state("b")) == ("Succeeded", "Running"))
+    trainers.play = lambda run, attempt: Play()
+    trainers.release()
+    status = running.until_phase("Succeeded")
+    assert status["law"]["records"] == 10
+    assert {run["status"]["attempt"] for run in running.runs()} == {1}
+    assert only_once(trainers)
+
+
 @pytest.mark.parametrize("counted", ["count/jobs.batch", "count/scalingruns.scalingsweep.dev"])
 def test_a_quota_makes_the_sweep_wait_and_say_so_and_is_no_failure(place, climb, trainers, counted):
     quota = {

@@ -7,7 +7,7 @@ from local_ladder import a_run, accepted
 from simulated_cluster import START, record_of
 
 from sweep_analysis.record import FailureReason, Progress, RecordSet
-from sweep_operator.api import Attempt, RunState, WorkloadReference
+from sweep_operator.api import Attempt, RunState, RunStatus, WorkloadReference
 from sweep_operator.clusters import ABSENT, Ending, Workload, WorkloadState
 from sweep_operator.conditions import timestamp
 from sweep_operator.run import LAST_WORDS_SECONDS, RUNNING_SECONDS, UNJUDGED_SECONDS, Do, decide
@@ -334,3 +334,31 @@ def test_records_that_come_after_an_attempt_was_given_up_spare_the_next_one(open
     late = reported(run.changed(status=lost), after(6))
     status = decide(sweep, late, ABSENT, after(7)).status
     assert (status.state, status.attempt, len(status.accepted)) == (RunState.SUCCEEDED, 1, 2)
+
+
+def test_an_open_attempt_is_not_started_once_every_record_has_come(opened):
+    sweep, run = opened(RunState.RUNNING)
+    run = run.changed(metadata=run.metadata.changed(uid="r-1"))
+    lost = decide(sweep, run, Workload(WorkloadState.ENDED, Ending.PREEMPTED, message="drained"), after(5)).status
+    again = decide(sweep, run.changed(status=lost), ABSENT, after(6)).status
+    assert (again.state, again.attempt) == (RunState.QUEUED, 2)
+    decision = decide(sweep, reported(run.changed(status=again), after(7)), ABSENT, after(8))
+    assert (decision.do, decision.status.state) == (Do.NOTHING, RunState.SUCCEEDED)
+    assert [event.reason for event in decision.events] == ["RunSucceeded"]
+
+
+@pytest.mark.parametrize(
+    "emptied", [("attempts",), ("attempts", "attempt"), ("attempts", "attempt", "state"), ("attempts", "workload")]
+)
+def test_a_status_that_a_person_emptied_makes_no_run_train_twice(opened, emptied):
+    sweep, run = opened(RunState.RUNNING, status={"workload": JOB})
+    run = reported(run.changed(metadata=run.metadata.changed(uid="r-1")), after(3))
+    done = decide(sweep, run, Workload(WorkloadState.ENDED, Ending.COMPLETED, reference=JOB), after(5)).status
+    left = {field: value for field, value in done.to_json().items() if field not in {*emptied, "accepted"}}
+    damaged = run.changed(status=RunStatus.model_validate({**left, "state": "Queued"}))
+    for _ in range(3):
+        decision = decide(sweep, damaged, ABSENT, after(9))
+        assert decision.do is Do.NOTHING
+        damaged = damaged.changed(status=decision.status or damaged.status)
+    assert damaged.status.state is RunState.SUCCEEDED
+    assert len(damaged.status.accepted) == 2
