@@ -439,6 +439,25 @@ def never(away: float = 0.0) -> None:
     pytest.fail("the desk does not count as lost, nor as idle")
 
 
+@pytest.mark.parametrize(
+    ("address", "gpus", "asked"),
+    [
+        ("head:6379", 0, False),
+        ("head:6379", 1, True),  # they wait until the cluster has enough
+        ("head:6379", 2, True),
+        ("local", 0, False),
+        ("local", 1, False),  # this machine gets no second one
+        ("local", 2, True),
+        (None, 2, True),
+    ],
+)
+def test_workers_ask_for_gpus_where_there_are_any_or_will_be(
+    address: str | None, gpus: float, asked: bool, order: RunOrder, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert ray_driver._on_gpus(order.changed(workers=2, ray=address), gpus) is asked
+    assert ("2 workers share a machine of 1 GPUs" in caplog.text) == (address == "local" and gpus == 1)
+
+
 def test_a_desk_counts_as_lost_once_it_has_spoken_and_is_silent_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers by a list, on a clock that goes ten seconds each time; before its first word nothing is lost."""
     answers = [None] * 9 + [(0.0, 0.0, False)] * 2 + [None] * 9

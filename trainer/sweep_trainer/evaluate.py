@@ -17,7 +17,7 @@ from sweep_trainer.engines.protocol import Batch, Engine
 from sweep_trainer.engines.ranks import Ranks
 
 _TOKENS = 4_096
-"""At most so many tokens are evaluated between two looks at what else is due."""
+"""At most so many tokens are evaluated on one device between two looks at what else is due."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,18 @@ class Evaluator:
             at_once, whole = max(2, at_once - at_once % 2), 2 * whole
         for domain in self.data.domains:
             windows = self.data.validation[domain.first : domain.stop]
-            for start in range(0, len(windows), at_once):
-                batch = windows[start : start + at_once]
+            start = 0
+            while left := len(windows) - start:
+                shared = left >= whole  # a rest that does not divide is every rank's, and their mean is the same
+                stop = start + (
+                    min(left, at_once * self.ranks.world) // whole * whole if shared else min(left, at_once)
+                )
+                batch = windows[start:stop]
                 look()
-                shared = len(batch) % whole == 0  # an odd rest is every rank's, and their mean is the same
                 mine = batch[self.ranks.share(len(batch))] if shared else batch
                 times = self.ranks.world if shared else 1
                 nats[domain.name] += self.engine.evaluate(mine) * (count(mine) * times)
+                start = stop
         sums = self.ranks.mean(list(nats.values()))
         sizes = [count(self.data.validation[domain.first : domain.stop]) for domain in self.data.domains]
         by_domain = {name: nats / size for name, nats, size in zip(nats, sums, sizes, strict=True)}

@@ -17,10 +17,8 @@ from sweep_analysis.document import digest_of
 from sweep_analysis.measure import Task, TaskResult
 from sweep_analysis.recipe import Training
 from sweep_trainer.corpus import BadDataError, DataError
-from sweep_trainer.data.tasks import Likelihood, padded, row_of
+from sweep_trainer.data.tasks import Likelihood, in_batches, padded, row_of
 from sweep_trainer.data.tokenizers import tokenizer_of
-
-_ROWS = 32
 
 
 class Adapter(LM):  # type: ignore[misc]  # lm-eval ships no types
@@ -39,8 +37,8 @@ class Adapter(LM):  # type: ignore[misc]  # lm-eval ships no types
             context, answer = self._tokenizer.ids(request.args)
             rows.append(row_of(context if len(context) else self._end, answer[-self._length :], self._length))
         scored: list[tuple[float, bool]] = []
-        for at in range(0, len(rows), _ROWS):
-            scored += self._likelihood(padded(rows[at : at + _ROWS], self._tokenizer.end))
+        for batch in in_batches(rows, self._tokenizer.end):
+            scored += self._likelihood(batch)
         return [(-nats, right) for nats, right in scored]
 
     @property

@@ -210,7 +210,7 @@ def _reach(address: str) -> None:
 
 def _trainer(order: RunOrder, desk: Any, folder: str) -> TorchTrainer:
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
-    gpus = resources.get("GPU", 0) >= order.workers
+    gpus = _on_gpus(order, resources.get("GPU", 0))
     return TorchTrainer(
         work,
         train_loop_config={"order": json.dumps(order.to_json()), "desk": desk},
@@ -224,6 +224,16 @@ def _trainer(order: RunOrder, desk: Any, folder: str) -> TorchTrainer:
             failure_config=FailureConfig(max_failures=RESTARTS),
         ),
     )
+
+
+def _on_gpus(order: RunOrder, there: float) -> bool:
+    """Whether each worker asks for a GPU. On a cluster that has any they wait until there are enough; this machine will
+    not have more."""
+    if there >= order.workers or (there and order.ray not in (None, LOCAL)):
+        return True
+    if there:
+        log.warning("%d workers share a machine of %g GPUs: all compute on its CPU", order.workers, there)
+    return False
 
 
 def _pass_on(

@@ -7,7 +7,7 @@ given is not predicted (~id), the choice is. Computes no likelihood: an engine d
 import hashlib
 import importlib.util
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from sweep_trainer.data.tokenizers import Tokenizer, tokenizer_of
 
 Likelihood = Callable[[npt.NDArray[np.integer]], list[tuple[float, bool]]]
 """Nats of each row's predicted tokens, and whether each was the most likely one."""
-_ROWS = 32
+_ROWS, _TOKENS = 32, 4_096
+"""At most so many are computed together, for the logits of a whole vocabulary stand behind each token."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Questions:
         """Score every choice of every question."""
         rows = [row for question in self.questions for row in question.rows]
         scored: list[tuple[float, bool]] = []
-        for at in range(0, len(rows), _ROWS):
-            scored += likelihood(padded(rows[at : at + _ROWS], end))
+        for batch in in_batches(rows, end):
+            scored += likelihood(batch)
         right = best = normal = 0
         nats, tokens, place = 0.0, 0, 0
         for question in self.questions:
@@ -81,6 +82,20 @@ def questions_of(training: Training) -> tuple[Questions, ...]:
     local = [task for task in tasks if task.kind != "LmEval"]
     tokenizer = tokenizer_of(training) if local else None
     return tuple(_read(task, tokenizer, training.sequence_length) for task in local if tokenizer)
+
+
+def in_batches(rows: Iterable[npt.NDArray[np.int64]], end: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Rows in order, as many of one length together as one device surely holds; one at least."""
+    taken: list[npt.NDArray[np.int64]] = []
+    width = 0
+    for row in rows:
+        width = max(width, len(row))
+        if taken and (len(taken) == _ROWS or (len(taken) + 1) * width > _TOKENS):
+            yield padded(taken, end)
+            taken, width = [], len(row)
+        taken.append(row)
+    if taken:
+        yield padded(taken, end)
 
 
 def padded(rows: Sequence[npt.NDArray[np.int64]], end: int) -> npt.NDArray[np.int64]:
