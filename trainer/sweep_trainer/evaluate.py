@@ -70,15 +70,13 @@ class Evaluator:
             start = 0
             while left := len(windows) - start:
                 shared = left >= whole  # a rest that does not divide is every rank's, and their mean is the same
-                stop = start + (
-                    min(left, at_once * self.ranks.world) // whole * whole if shared else min(left, at_once)
-                )
-                batch = windows[start:stop]
+                together = min(left, at_once * self.ranks.world) // whole * whole if shared else min(left, at_once)
+                batch = windows[start : start + together]
                 look()
                 mine = batch[self.ranks.share(len(batch))] if shared else batch
                 times = self.ranks.world if shared else 1
                 nats[domain.name] += self.engine.evaluate(mine) * (count(mine) * times)
-                start = stop
+                start += together
         sums = self.ranks.mean(list(nats.values()))
         sizes = [count(self.data.validation[domain.first : domain.stop]) for domain in self.data.domains]
         by_domain = {name: nats / size for name, nats, size in zip(nats, sums, sizes, strict=True)}
