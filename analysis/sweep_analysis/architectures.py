@@ -7,12 +7,13 @@ holds them against it. Builds nothing.
 Blocks may be of several kinds, which follow each other in a fixed order: the first few, then a pattern over and over.
 A count is a sum of whole multiples of products of the dimensions: w width, a channels of all query heads, q of all key
 heads, d of one head, h query heads, k key heads, f inner width of the feed-forward block (of one expert), r = ⌈w/16⌉
-(the rank of Mamba's step), V vocabulary, s positions.
+(the rank of Mamba's step), V vocabulary, s positions. The fields of each architecture's configuration stand there too,
+so that a wrong one is refused as early.
 """
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,9 +26,11 @@ _TABLE = Path(__file__).with_name("architectures.json")
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """A sum of terms."""
+    """A sum of terms, divided."""
 
     terms: tuple[Term, ...] = ()
+    divisor: int = 1
+    """2 where a part is half as wide as another; the sum is even then."""
 
     def __call__(self, sizes: Mapping[str, int], *, least: int = 0) -> int:
         """Its value; of terms of at least so many dimensions alone where asked, which are the matrices at two."""
@@ -37,11 +40,11 @@ class Count:
                 for name in names:
                     multiple *= sizes[name]
                 total += multiple
-        return total
+        return total // self.divisor
 
-    def of(self, *names: str) -> int:
+    def of(self, *names: str) -> float:
         """The multiple of one product."""
-        return next((multiple for multiple, product in self.terms if product == names), 0)
+        return next((multiple / self.divisor for multiple, product in self.terms if product == names), 0.0)
 
     @property
     def dimensions(self) -> frozenset[str]:
@@ -50,12 +53,14 @@ class Count:
 
     @staticmethod
     def read(document: Mapping[str, int]) -> "Count":
-        """From `{"w*a": 2, "w": 2, "1": 7}`."""
+        """From `{"w*a": 2, "w": 2, "1": 7}`; `"/": 2` beside them halves all."""
         return Count(
             tuple(
                 (multiple, () if product == "1" else tuple(product.split("*")))
                 for product, multiple in document.items()
-            )
+                if product != "/"
+            ),
+            document.get("/", 1),
         )
 
 
@@ -117,6 +122,12 @@ class Facts:
     """And those after them, over and over."""
     heads_multiple: int = 1
     """What the number of heads, and of key heads, must be a multiple of."""
+    least_layers: int = 1
+    """The fewest that it can be built of: some must have a layer of each kind, or two that share their weights."""
+    passes: float = 1.0
+    """How many times a token goes through a block: more than once in a model whose stacks take turns."""
+    fields: frozenset[str] = frozenset()
+    """Of its configuration, those left out that all have."""
     experts: Experts | None = None
 
     def numbers(self, layers: int) -> tuple[int, ...]:
@@ -132,8 +143,8 @@ class Facts:
 
     @property
     def positions(self) -> bool:
-        """Whether positions are learnt, so that the count depends on the context."""
-        return "s" in self.around.dimensions
+        """Whether positions, or biases by distance, are learnt, so that the count depends on the context."""
+        return any("s" in count.dimensions for count in (self.around, *(block.own for block in self.blocks)))
 
     @staticmethod
     def read(document: Mapping[str, Any]) -> "Facts":
@@ -145,6 +156,7 @@ class Facts:
             read[name] = tuple(read[name])
         if "experts" in read:
             read["experts"] = Experts(**read["experts"])
+        read["fields"] = frozenset(document.get("fields", "").split())
         return Facts(**read)
 
 
@@ -152,6 +164,7 @@ _SIZES = "parameters, model.width and model.layers"
 _HEADS = "model.heads and model.width"
 _HEAD_SIZE = "model.headSize; set it there"
 _LIBRARYS = "the architecture, whose layers alternate as the library has it"
+_COSTS = "the architecture, whose cost is counted as the rule has it"
 _RULED = {
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "num_hidden_layers", "num_layers", "n_layers"), _SIZES),
     **dict.fromkeys(("n_layer", "intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner", "d_ff"), _SIZES),
@@ -159,7 +172,7 @@ _RULED = {
     **dict.fromkeys(("shared_experts_intermediate_size", "moe_shared_expert_intermediate_size"), _SIZES),
     **dict.fromkeys(("shared_intermediate_size", "expert_ffn_hidden_size", "emb_dim", "d_inner", "lru_width"), _SIZES),
     **dict.fromkeys(("kv_lora_rank", "q_lora_rank", "mamba_dt_rank", "embedding_size", "conv_dim"), _SIZES),
-    **dict.fromkeys(("attn_config", "ffn_config"), _SIZES),
+    **dict.fromkeys(("attn_config", "ffn_config", "ffn_proj_factor", "ffn_round_up_to_multiple_of"), _SIZES),
     **dict.fromkeys(("mamba_n_heads", "mamba_num_heads", "n_mamba_heads", "num_heads", "mamba_d_head"), _HEADS),
     **dict.fromkeys(("linear_num_key_heads", "linear_num_value_heads", "linear_num_heads", "d_head"), _HEADS),
     **dict.fromkeys(
@@ -177,7 +190,9 @@ _RULED = {
     "head_dim": "model.headSize; set it there",
     "vocab_size": "training.tokenizer",
     "tie_word_embeddings": "model.tiedEmbeddings; set it there",
-    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len"), "training.sequenceLength"),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len", "rel_extent"), "training.sequenceLength"),
+    **dict.fromkeys(("H_cycles", "L_cycles", "num_layers_per_stack", "zero_expert_num"), _COSTS),
+    "cross_attention_layers": "the family: no layer here waits for another model's states",
     **dict.fromkeys(("model_type", "architectures"), "model.architecture; set it there"),
     "is_decoder": "the family: every model here is one",
 }
@@ -196,12 +211,14 @@ def at_random(field: str) -> bool:
 
 
 def refuse(configuration: Mapping[str, Any], architecture: str) -> None:
-    """Raises ValueError for fields that follow from something else, and for experts that there cannot be."""
+    """Raises ValueError for fields that follow from something else or that there are not, and for experts that there
+    cannot be."""
     for field, value in configuration.items():
         if field in _RULED:
             raise ValueError(f"configuration.{field} follows from {_RULED[field]}")
         if at_random(field) and value:
             raise ValueError(f"configuration.{field}: nothing is dropped or shaken at random here; leave it out")
+    refuse_unknown(configuration, architecture, facts_of(architecture).fields | fields_of_all())
     experts = facts_of(architecture).experts
     if experts is None:
         return
@@ -212,6 +229,15 @@ def refuse(configuration: Mapping[str, Any], architecture: str) -> None:
     count, met = experts_in(experts, configuration)
     if met > count:
         raise ValueError(f"configuration: a token cannot meet {met} of {count} experts; set {experts.met_field} lower")
+
+
+def refuse_unknown(configuration: Mapping[str, Any], architecture: str, fields: Set[str]) -> None:
+    """Raises ValueError, with near names, for a field that is none of those that an architecture has."""
+    for field in configuration.keys() - fields:
+        own = sorted(name for name in fields - fields_of_all() if name not in _RULED and not at_random(name))
+        near = difflib.get_close_matches(field, own, n=3, cutoff=0.6)
+        said = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(own)}"
+        raise ValueError(f"configuration.{field}: {architecture} has no such field; {said}")
 
 
 def experts_in(experts: Experts, configuration: Mapping[str, Any] | None) -> tuple[int, int]:
@@ -234,6 +260,11 @@ def language_of(architecture: str) -> str:
 def refused() -> dict[str, str]:
     """The others that `transformers` has, and why."""
     return dict(_table()["refused"])
+
+
+def fields_of_all() -> frozenset[str]:
+    """The fields that every configuration of `transformers` has."""
+    return frozenset(_table()["fields"].split())
 
 
 def counted_by() -> str:

@@ -97,6 +97,8 @@ class Model(Document):
             raise ValueError(f"{self.architecture} has as many key heads as query heads; leave kvHeads out")
         if not facts.free_head_size and self.head_size:
             raise ValueError(f"{self.architecture}'s head size is its width divided by its heads; leave headSize out")
+        if self.layers is not None and self.layers < facts.least_layers:
+            raise ValueError(f"{self.architecture} needs {facts.least_layers} layers or more, not {self.layers}")
         return self
 
     def __hash__(self) -> int:
@@ -206,11 +208,12 @@ class Shape(Document):
 
     @property
     def met_weights(self) -> int:
-        """Weights of all blocks' matrices that one token is multiplied by."""
+        """Weights of all blocks' matrices that one token is multiplied by, each as many times as it is."""
         facts = self._facts
         if facts is not None:
             numbers = zip(facts.numbers(self.layers), facts.blocks, strict=True)
-            return sum(n * (self._block(facts, b, least=2) - self._unmet(facts, b, least=2)) for n, b in numbers)
+            met = sum(n * (self._block(facts, b, least=2) - self._unmet(facts, b, least=2)) for n, b in numbers)
+            return round(facts.passes * met)
         return self.layers * (self.attention_weights + self._feed_forward(self.experts.top_k if self.experts else 1))
 
     def _block(self, facts: Facts, block: Block, least: int = 0) -> int:
@@ -361,15 +364,16 @@ def _depths(
     """Depths to choose from, the rule's own first, so that it wins a tie."""
     if model.layers is not None:
         return (model.layers,)
+    least = facts_of(model.architecture).least_layers if model.architecture else 1
     if model.width is not None:  # the depth alone is left to reach the size
 
         def count(layers: int) -> int:
             return shape_of_width(width, vocabulary, model, layers, positions).parameters
 
-        above = bisect_left(range(2, 512), parameters, key=count) + 2
+        above = bisect_left(range(least + 1, 512), parameters, key=count) + least + 1
         return (min(above - 1, above, key=lambda layers: abs(count(layers) - parameters)),)
-    rule = layers_of_width(width)
-    return (rule, rule + 1, max(3, rule - 1))
+    rule = max(least, layers_of_width(width))
+    return (rule, rule + 1, max(3, least, rule - 1))
 
 
 def _near(parameters: int, vocabulary: int, model: Model, positions: int | None = None) -> list[int]:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from tiny_run import failure_of, moved, order_of, records_of, written
+from tiny_run import moved, order_of, records_of, written
 
-from sweep_analysis.architectures import counted_by, facts_of, known, refused
+from sweep_analysis.architectures import counted_by, facts_of, fields_of_all, known, language_of, refused
 from sweep_analysis.flops import detailed
 from sweep_analysis.recipe import Data, Training, resolve, shape_of, whole_batches
 from sweep_analysis.record import ExitStatus, FailureReason
@@ -33,12 +33,15 @@ SAMPLE = {
     "bert": {},
     "bloom": {},
     "codegen": {},
+    "cohere_compass_text": {},
     "cohere": {},
     "falcon": {},
     "falcon_mamba": {},
     "dbrx": {"moe_num_experts": 4, "moe_top_k": 2},
     "deepseek_v2": {"n_routed_experts": 4, "num_experts_per_tok": 2},
     "deepseek_v3": {"n_routed_experts": 4, "num_experts_per_tok": 2},
+    "doge": {},
+    "emu3": {},
     "gemma": {},
     "gemma2": {},
     "gemma3": {},
@@ -51,18 +54,25 @@ SAMPLE = {
     "gptj": {},
     "granite": {},
     "granitemoe": {"num_local_experts": 4},
+    "inkling_text": {"n_routed_experts": 4, "num_experts_per_tok": 2},
     "jamba": {"num_experts": 4, "num_experts_per_tok": 2},
+    "jetmoe": {"num_local_experts": 4},
     "kimi_linear": {"num_local_experts": 4, "num_experts_per_tok": 2},
     "llama": {"rms_norm_eps": 1e-5},
+    "longcat_flash": {"n_routed_experts": 4, "moe_topk": 2},
     "mamba": {},
     "mamba2": {},
+    "mimo_v2_flash": {"n_routed_experts": 4, "num_experts_per_tok": 2},
     "mistral": {},
+    "mllama": {},
+    "moshi": {},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 1},
     "mpt": {},
     "nemotron": {},
     "nemotron_h": {"n_routed_experts": 4, "num_experts_per_tok": 2},
     "olmo": {},
     "olmo2": {},
+    "olmo_hybrid": {},
     "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
     "openai-gpt": {},
     "opt": {},
@@ -81,6 +91,8 @@ SAMPLE = {
     "stablelm": {},
     "starcoder2": {},
     "xglm": {},
+    "xlstm": {},
+    "xmod": {},
 }
 """Architectures, and what is laid over their configuration."""
 
@@ -129,7 +141,8 @@ def test_every_architecture_has_exactly_the_parameters_of_its_shape(name: str) -
     facts = facts_of(name)
     for tied in {"either": (True, False), "always": (True,), "never": (False,)}[facts.ties]:
         for width in (256, 352):
-            shape = shape_of_width(width, 259, model_of(name, tied=tied), 4, LENGTH)
+            layers = max(4, facts.least_layers)
+            shape = shape_of_width(width, 259, model_of(name, tied=tied), layers, LENGTH)
             built = built_on_meta(shape)
             assert parameters_of(built) == shape.parameters, (width, tied)
         if facts.around.of("V", "w"):  # not factorised
@@ -249,7 +262,12 @@ def test_a_state_space_model_computes_no_attention_scores() -> None:
         ({"architecture": "gpt3"}, "has no causal language model 'gpt3'; did you mean gptj or gpt2"),
         ({"architecture": "an-unheard-of-one"}, "docs/training.md"),
         ({"architecture": "bart"}, "bart .* cannot be sized by the shape rule: it is the decoder of a pair"),
-        ({"architecture": "musicgen"}, "its configuration has none of hidden_size"),
+        ({"architecture": "musicgen"}, "musicgen .* cannot be sized by the shape rule"),
+        ({"architecture": "deepseek_v4"}, "an indexer chooses what attention looks at"),
+        ({"architecture": "zamba", "layers": 7, "tied_embeddings": True}, "zamba needs 8 layers or more, not 7"),
+        ({"configuration": {"rms_norm_epsilon": 1e-5}}, "llama has no such field; did you mean rms_norm_eps"),
+        ({"configuration": {"zzz": 1}}, "configuration.zzz: llama has no such field; it has attention_bias"),
+        ({"configuration": {"to_dict": 1}}, "configuration.to_dict: llama has no such field"),
         ({"architecture": "jamba", "configuration": {"layers_block_type": []}}, "layers alternate as the library has"),
         ({"configuration": {"hidden_size": 64}}, "configuration.hidden_size follows from parameters"),
         ({"configuration": {"attention_dropout": 0.1}}, "nothing is dropped or shaken at random"),
@@ -290,33 +308,60 @@ def test_a_runs_record_has_the_exact_counts_and_names_the_librarys_own_kernel(
     assert (config["model_type"], config["n_layer"], config["attn_pdrop"]) == ("gpt2", shape.layers, 0.0)
 
 
-@pytest.mark.parametrize(
-    ("configuration", "sentence"),
-    [
-        ({"no_such_field": 1}, "GPT2Config has no no_such_field; it has activation_function"),
-        ({"to_dict": 1}, "GPT2Config has no to_dict; it has activation_function"),
-        ({"add_cross_attention": True}, "leave out of model.configuration what changes the size"),
-    ],
-)
-def test_a_configuration_that_the_library_does_not_take_ends_the_run_before_its_first_step(
-    configuration: dict[str, object], sentence: str, training: Training, tmp_path: Path
-) -> None:
-    order = order_of(training.changed(model=model_of("gpt2", configuration=configuration)), 60_000, (10,), tmp_path)
-    with pytest.raises(RunError, match=sentence) as raised:
+def test_a_configuration_of_another_size_ends_the_run_before_its_first_step(training: Training, tmp_path: Path) -> None:
+    model = model_of("gpt2", configuration={"add_cross_attention": True})
+    order = order_of(training.changed(model=model), 60_000, (10,), tmp_path)
+    with pytest.raises(RunError, match=r"leave out of model\.configuration what changes the size") as raised:
         run(order, Interruption(), Report(order), begun=time.monotonic())
+    assert raised.value.reason is FailureReason.BAD_CONFIGURATION
+
+
+def test_a_field_that_another_version_of_the_library_lacks_is_refused_where_the_model_is_built() -> None:
+    shape = shape_of_width(64, 259, model_of("gpt2"), 2, LENGTH).changed(configuration={"scale_attn_weight": True})
+    with pytest.raises(RunError, match="gpt2 has no such field; did you mean scale_attn_weights") as raised:
+        built_on_meta(shape)
     assert raised.value.reason is FailureReason.BAD_CONFIGURATION
 
 
 @pytest.mark.slow
 def test_the_trainers_process_says_it_in_one_sentence_and_exits_with_status_2(order: RunOrder, tmp_path: Path) -> None:
-    model = model_of("gpt2", configuration={"no_such_field": 1})
-    bad = moved(order, tmp_path / "bad", training=order.training.changed(model=model))
+    path = written(moved(order, tmp_path / "bad", training=order.training.changed(model=model_of("gpt2"))))
+    document = json.loads(path.read_text())
+    document["training"]["model"]["configuration"] = {"no_such_field": 1}
+    path.write_text(json.dumps(document))
     done = subprocess.run(
-        [sys.executable, "-m", "sweep_trainer", "train", str(written(bad))], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "sweep_trainer", "train", str(path)], capture_output=True, text=True, check=False
     )
-    assert done.returncode in (ExitStatus.BAD_CONFIGURATION, ExitStatus.FAILED)
+    assert done.returncode == ExitStatus.BAD_CONFIGURATION
     assert "Traceback" not in done.stderr
-    assert "GPT2Config has no no_such_field" in failure_of(bad).message
+    assert "configuration.no_such_field: gpt2 has no such field" in done.stderr
+
+
+def test_each_architectures_fields_are_those_of_its_class_of_configurations() -> None:
+    from sweep_trainer.configuration import fields_of
+    from sweep_trainer.huggingface import kind_of
+
+    for name in SAMPLE:
+        assert facts_of(name).fields | fields_of_all() >= fields_of(kind_of(language_of(name))), name
+        assert facts_of(name).fields <= fields_of(kind_of(language_of(name))), name
+
+
+def test_a_model_whose_stacks_take_turns_costs_as_often_as_a_token_goes_through_them() -> None:
+    """hrm_text: two turns, in each three of one stack and one of the other."""
+    shape = shape_of_width(64, 259, model_of("hrm_text"), 3, LENGTH)
+    built = built_on_meta(shape)
+    assert parameters_of(built) == shape.parameters
+    assert len(built.blocks) == 2 * 3
+    matrices = sum(p.numel() for p in built.blocks.parameters() if p.dim() == 2)
+    assert shape.met_weights == 4 * matrices
+    assert shape.score_widths == 8 * 3 * shape.attention_width
+
+
+def test_layers_that_share_their_attention_are_counted_once_and_there_are_two_of_them_at_least() -> None:
+    for layers in (8, 9, 14, 20):
+        shape = shape_of_width(64, 259, model_of("zamba"), layers, LENGTH)
+        assert parameters_of(built_on_meta(shape)) == shape.parameters
+    assert shape_of(recipe("zamba"), 600_000).layers >= facts_of("zamba").least_layers == 8
 
 
 MANIFEST = """\
@@ -344,6 +389,7 @@ spec:
         ("architecture: gpt3", 2, "spec.training.model: transformers .* has no causal language model 'gpt3'"),
         ("architecture: bart", 2, "architecture bart .* cannot be sized by the shape rule"),
         ("architecture: gpt2, configuration: {n_embd: 4}", 2, "configuration.n_embd follows from parameters"),
+        ("architecture: gpt2, configuration: {scale_attn: true}", 2, "did you mean scale_attn_weights"),
     ],
 )
 def test_a_manifest_is_planned_or_refused_before_anything_starts(

@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import random
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,21 +22,24 @@ import numpy as np
 import torch
 import transformers
 from torch.nn import functional
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from sweep_analysis.architectures import Facts
 from sweep_analysis.shape import Shape
-from sweep_trainer.configuration import NAMES, OPEN, configuration, experts_of, names_of
+from sweep_trainer.configuration import NAMES, OPEN, configuration, experts_of, fields_of, names_of
 from sweep_trainer.failure import RunError
-from sweep_trainer.huggingface import blocks_of, ready
+from sweep_trainer.huggingface import blocks_of, built, configured, kind_of
 
 Sizes = dict[str, int]
 _BLOCK = (
     *("w*a", "w*q", "w*f", "w*w", "a*a", "w*d", "d*d", "w*r", "w*h"),
     *("a", "q", "f", "w", "d", "h", "k", "r", "1"),
 )
-_MORE = ("a*r", "q*r", "r*r", "d*r", "w*k", "a*d", "q*d", "a*h", "h*h", "h*r", "V*r", "f*r", "a*q", "q*q", "q*h")
+_MORE = (
+    *("a*r", "q*r", "r*r", "d*r", "w*k", "a*d", "q*d", "a*h", "h*h", "h*r", "V*r", "f*r", "a*q", "q*q", "q*h"),
+    *("q*k", "s"),
+)
 """What blocks may depend on besides, asked for where the first will not do."""
 _AROUND = ("V*w", "s*w", "w*w", "V", "s", "w", "d", "1")
 _MORE_AROUND = ("r*w", "r", "h", "h*h", "w*h", "a", "f", "d*d", "w*f", "w*a", "w*q", "q")
@@ -45,6 +49,9 @@ _DEPTHS = 20
 _LONGEST = 8
 _TRIAL = 300_000_000
 """Parameters that the smallest model may have, so that it can be tried."""
+_TRIED = (3, 12)
+"""Depths that it is first built in: the second for those that need layers of several kinds."""
+_INDEXED = "an indexer chooses what attention looks at, and the loss of a text does not train it"
 _NO_SCORES = ("linear", "mamba", "conv", "recurrent", "moe", "mlp")
 
 
@@ -57,14 +64,24 @@ class Architecture:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.kind = CONFIG_MAPPING[name]
+        self.kind = kind_of(name)
         self.tied = True
         self.free = False
-        self.depth = 3
+        self.depth = _TRIED[0]
+        self.least = 1
         self.count_field, self.met_field = experts_of(self.kind)
         self.heads = bool(names_of(self.kind) & set(NAMES["heads"]))
+        self.fills = "linear_key_head_dim" in names_of(self.kind) and not names_of(self.kind) & {*NAMES["head_size"]}
+        """Whether heads of attention fill the width, and those of linear attention alone need not."""
+        self.own_queries = bool(names_of(self.kind) & {*NAMES["heads"]} - {*NAMES["key_heads"]})
         if {"encoder_layers", "decoder_layers", "num_decoder_layers"} & names_of(self.kind):
             raise NotSizedError("it is the decoder of a pair: half of its attention waits for an encoder's output")
+        if {"num_codebooks", "audio_channels"} <= names_of(self.kind):
+            raise NotSizedError("it predicts sound, several codebooks' tokens at a time")
+        if "num_hashes" in names_of(self.kind):
+            raise NotSizedError("random hashes choose what attention looks at, within chunks that the context must fit")
+        if "indexer_n_heads" in names_of(self.kind):
+            raise NotSizedError(_INDEXED)
         try:
             default = self.kind()
         except Exception as error:
@@ -94,13 +111,9 @@ class Architecture:
             configuration={self.count_field: experts} if self.count_field and experts else None,
         )
         try:
-            fields = configuration(self.kind, shape, sizes["s"])
-            try:
-                config = self.kind(**fields)
-            except Exception:  # noqa: BLE001  # as in `huggingface.config_of`
-                config = self.kind(**fields | {n: 0 for n in ("bos_token_id", "eos_token_id") if n in fields})
+            config = configured(self.kind, configuration(self.kind, shape, sizes["s"]))
             with torch.device(device):
-                return ready(AutoModelForCausalLM.from_config(config))  # type: ignore[no-untyped-call]  # untyped there
+                return built(self.name, config)
         except Exception as error:  # a hundred authors' code; the reason is written down
             said = str(error) if isinstance(error, ValueError) and "configuration has none" in str(error) else None
             raise NotSizedError(said or f"its smallest models are not built ({_line(error)})") from error
@@ -111,24 +124,54 @@ class Architecture:
 
     def block(self, sizes: Sizes, index: int, *, experts: int | None = None) -> int:
         """Parameters that the block of an index adds, which is 1 or more."""
+        if index < self.least:
+            blocks = blocks_of(self.build(sizes, layers=self.least, experts=experts), self.least)
+            before = {id(p) for block in blocks[:index] for p in block.parameters()}  # some share their weights
+            return sum(p.numel() for p in blocks[index].parameters() if id(p) not in before)
         shorter = self.count(sizes, layers=index, experts=experts)
         return self.count(sizes, layers=index + 1, experts=experts) - shorter
 
     def idle(self, sizes: Sizes, index: int) -> int:
         """Parameters of one expert of the block of an index."""
         assert self.experts, "asked of mixtures alone"
-        block = blocks_of(self.build(sizes, layers=index + 1))[index]
-        total = sum(p.numel() for n, p in block.named_parameters() if "experts." in n and "shared" not in n)
-        return int(total // self.experts)
+        layers = max(index + 1, self.least)
+        named = dict(blocks_of(self.build(sizes, layers=layers), layers)[index].named_parameters())
+        mixed = sum(p.numel() for n, p in named.items() if _of_experts(n, p, self.experts))
+        return int(mixed // self.experts)
 
     def scores(self, sizes: Sizes, index: int) -> float:
         """How much of attention's scores the block of an index computes; see `Block`."""
-        config = self.build(sizes, layers=index + 1).config
+        layers = max(index + 1, self.least)
+        config = self.build(sizes, layers=layers).config
         kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None)
         if not self.heads or (kinds and str(kinds[index]).startswith(_NO_SCORES)):
             return 0.0
         latent = "qk_nope_head_dim" in names_of(self.kind)  # keys of two parts, each of a head's size, beside values
-        return 1.5 if latent else 1.0
+        told = getattr(config, "num_attention_heads", None)
+        queries = told if isinstance(told, int) else sizes["h"]  # some count the heads of keys alone
+        deep = getattr(config, "num_hidden_layers", None)  # of attention: some attend several times in a block
+        times = deep / layers if isinstance(deep, int) else 1.0
+        return (1.5 if latent else 1.0) * times * queries / sizes["h"]
+
+    def passes(self, model: Any) -> float:
+        """How many times a token goes through a block."""
+        blocks = blocks_of(model, self.depth)
+        calls: list[int] = []
+        hooks = [block.register_forward_hook(lambda *_: calls.append(1)) for block in blocks]
+        with torch.no_grad():
+            model(input_ids=_tokens(), use_cache=False)
+        for hook in hooks:
+            hook.remove()
+        return len(calls) / len(blocks)
+
+
+def _of_experts(name: str, parameter: torch.Tensor, count: int) -> bool:
+    """Whether a parameter of a block is its experts', by its name or as a stack of so many matrices."""
+    if re.search(r"shared|router|conv", name):
+        return False
+    if parameter.dim() == 1:
+        return bool(re.search(r"experts\.\d+\.", name))
+    return "experts." in name or (parameter.dim() == 3 and parameter.shape[0] == count)
 
 
 def entry(name: str) -> dict[str, Any]:
@@ -138,24 +181,24 @@ def entry(name: str) -> dict[str, Any]:
     multiple = _multiple(one)
     small = _sizes(chance, multiple, free=False)
     first, then, _ = _pattern(one, small)
-    one.depth = max(3, len(first) + len(then))  # all kinds of blocks are there
+    one.depth = max(3, len(first) + len(then), one.least)  # all kinds of blocks are there
     ties = _ties(one, small)
     one.tied = ties != "never"
     m = multiple
     wide = dict(small, w=64, h=m, k=m, d=8, a=8 * m, q=8 * m, r=4)  # heads that do not fill the width
     one.free = True
     try:
-        one.free = one.count(wide) != one.count(dict(wide, d=16, a=16 * m, q=16 * m))
+        one.free = not one.fills and one.count(wide) != one.count(dict(wide, d=16, a=16 * m, q=16 * m))
     except NotSizedError:
         one.free = False
     grouped = dict(small, w=64, h=4 * m, k=4 * m, d=16 // m, a=64, q=64, r=4)
     try:
-        groups = one.count(grouped) != one.count(dict(grouped, k=2 * m, q=32))
+        groups = one.own_queries and one.count(grouped) != one.count(dict(grouped, k=2 * m, q=32))
     except NotSizedError:
         groups = False
     first, then, examples = _pattern(one, _sizes(chance, multiple, free=one.free, groups=groups))
-    one.depth = max(3, len(first) + len(then))
-    _trial(one, multiple)
+    one.depth = max(3, len(first) + len(then), one.least)
+    passes = _trial(one, multiple)
     samples = [_sizes(chance, multiple, free=one.free, groups=groups) for _ in range(_SAMPLES)]
     without = set() if one.free else {"a"}  # a is w where heads fill the width
     without |= set() if groups else {"q", "k"}
@@ -179,7 +222,10 @@ def entry(name: str) -> dict[str, Any]:
         if (scores := one.scores(samples[0], index)) != 1.0:
             block["scores"] = scores
         blocks.append(block)
-    around = [one.count(sizes, layers=1) - values[(first + then)[0]][i] for i, sizes in enumerate(samples)]
+    fewest = [kind for _, kind in zip(range(one.least), itertools.chain(first, itertools.cycle(then)), strict=False)]
+    around = [
+        one.count(sizes, layers=one.least) - sum(values[kind][i] for kind in fewest) for i, sizes in enumerate(samples)
+    ]
     untied: dict[str, int] = {}
     if ties == "either":
         try:
@@ -196,13 +242,16 @@ def entry(name: str) -> dict[str, Any]:
         "free_head_size": one.free,
         "grouped_queries": groups,
         **({"heads_multiple": multiple} if multiple > 1 else {}),
+        **({"least_layers": one.least} if one.least > 1 else {}),
+        **({"passes": passes} if passes != 1.0 else {}),
+        "fields": " ".join(sorted(fields_of(one.kind) - names_of(PreTrainedConfig))),
     }
     if any("each" in block for block in blocks):
         fields = {"count_field": one.count_field, "count": one.experts, "met_field": one.met_field, "met": one.met}
         document["experts"] = fields
     facts = Facts.read(document)
     for i, sizes in enumerate(samples[:3]):
-        for layers in (3, 5, 8, 12, 29):
+        for layers in (n for n in (1, 2, 3, 5, 8, 12, 29) if n >= one.least):
             numbers = facts.numbers(layers)
             told = around[i] + sum(n * kind[i] for n, kind in zip(numbers, values, strict=True))
             if one.count(sizes, layers=layers) != told:
@@ -213,45 +262,58 @@ def entry(name: str) -> dict[str, Any]:
 def _multiple(one: Architecture) -> int:
     """What its number of heads must be a multiple of: 1, 2 or 4."""
     failure: NotSizedError | None = None
-    for multiple in (1, 2, 4):
-        for tied in (True, False):
-            one.tied = tied
-            try:
-                _step(one, multiple)
-            except NotSizedError as error:
-                failure = error if multiple == 1 else failure
-            else:
-                return multiple
+    for multiple, depth, tied in itertools.product((1, 2, 4), _TRIED, (True, False)):
+        one.depth, one.tied = depth, tied
+        try:
+            _step(one, multiple)
+        except NotSizedError as error:
+            failure = error if (multiple, depth) == (1, _TRIED[0]) else failure
+        else:
+            return multiple
     assert failure, "it was tried"
     raise failure
 
 
 def _pattern(one: Architecture, sizes: Sizes) -> tuple[list[int], list[int], list[int]]:
     """Kinds of the first blocks, of those that follow over and over, and an example's index for each kind."""
-    counts = [one.count(sizes, layers=layers) for layers in range(1, _DEPTHS + 1)]
-    added = [0, *(b - a for a, b in itertools.pairwise(counts))]  # by the block of each index; of the first unknown
-    for begin, period in itertools.product(range(1, _LONGEST + 1), range(1, _LONGEST + 1)):
+    counts: list[int] = []
+    for layers in range(_DEPTHS, 0, -1):
+        try:
+            counts.insert(0, one.count(sizes, layers=layers))
+        except NotSizedError:
+            if layers == _DEPTHS:
+                raise
+            break
+    one.least = least = _DEPTHS + 1 - len(counts)
+    added = [0] * least + [b - a for a, b in itertools.pairwise(counts)]  # by the block of each index
+    for begin, period in itertools.product(range(least, _LONGEST + 1), range(1, _LONGEST + 1)):
         if all(added[i] == added[i + period] for i in range(begin, _DEPTHS - period)):
             break
     else:
         raise NotSizedError("its blocks differ from each other in no pattern that comes again")
-    added[0] = added[begin + period - 1] if begin == 1 else added[1]
-    try:
-        found = sum(p.numel() for p in blocks_of(one.build(sizes, layers=1))[0].parameters())
-    except (RunError, AttributeError):  # in no list
-        found = 0
-    added[0] = found if found in added[1:] else added[0]
+    if least > 1:
+        added[:least] = [one.block(sizes, index) for index in range(least)]
+    else:
+        added[0] = added[begin + period - 1] if begin == 1 else added[1]
+        try:
+            found = one.block(sizes, 0)
+        except (RunError, AttributeError):  # in no list
+            found = 0
+        added[0] = found if found in added[1:] else added[0]
     if begin == 1 and added[0] == added[period]:  # the pattern holds from the very first
         begin = 0
     kinds = sorted({*added}, key=added.index)
     which = [kinds.index(n) for n in added]
-    examples = [next(i for i in range(1, _DEPTHS) if which[i] == kind) for kind in range(len(kinds))]
+    begun = {kind: which[least:].index(kind) + least for kind in {*which[least:]}}
+    examples = [begun[kind] if kind in begun else which.index(kind) for kind in range(len(kinds))]
     return which[:begin], which[begin : begin + period], examples
 
 
 def _sizes(chance: random.Random, multiple: int = 1, *, free: bool, groups: bool = False) -> Sizes:
     m = multiple
-    w = chance.choice([32, 36, 44, 48, 52, 60, 64, 72, 76, 84, 88, 100, 104, 120, 144])  # ⌈w/16⌉ is not always w/16
+    w = chance.choice(
+        [32, 36, 44, 48, 52, 60, 64, 72, 76, 84, 88, 100, 104, 120, 144, 192, 208, 280, 336]
+    )  # not all of 16
     w = w if w % (4 * m) == 0 else m * w
     h = chance.choice([h for h in (1, 2, 3, 4, 5, 6, 8, 9, 11, 12) if w % (4 * h) == 0 and h % m == 0])
     d = chance.choice([8, 16, 24, 32]) if free else w // h
@@ -318,8 +380,9 @@ def _tokens() -> torch.Tensor:
     return torch.randint(1, 256, (2, 16), generator=torch.Generator().manual_seed(0))
 
 
-def _trial(one: Architecture, multiple: int) -> None:
-    """Two passes of a small model: it must give a loss and gradients, and see no token to come."""
+def _trial(one: Architecture, multiple: int) -> float:
+    """Two passes of a small model: it must give a loss and gradients, and see no token to come. Returns how many times
+    a token goes through a block."""
     model = _step(one, multiple)
     if one.experts is None and any(".experts." in name for name, _ in model.named_parameters()):
         raise NotSizedError("how many of its experts a token meets stands in none of the fields known for it")
@@ -330,13 +393,13 @@ def _trial(one: Architecture, multiple: int) -> None:
         one_way, another = (model.eval()(input_ids=t, use_cache=False).logits[:, :-1] for t in (tokens, other))
     idle = [name for name, p in model.named_parameters() if p.grad is None and ".experts." not in name]
     if any("indexer" in name for name in idle):
-        raise NotSizedError("an indexer chooses what attention looks at, and the loss of a text does not train it")
+        raise NotSizedError(_INDEXED)
     if idle:
         raise NotSizedError(f"training on text gives {len(idle)} of its tensors no gradient ({idle[0]} for one)")
     if not torch.allclose(one_way, another, atol=1e-5):
         raise NotSizedError("it sees tokens that are yet to be predicted")
     try:
-        blocks_of(model)
+        return one.passes(model)
     except (RunError, AttributeError) as error:
         raise NotSizedError(f"its blocks are not found ({_line(error)})") from error
 
@@ -345,14 +408,16 @@ def _fitted(
     products: Sequence[str], more: Sequence[str], without: set[str], samples: Sequence[Sizes], counts: Sequence[int]
 ) -> dict[str, int]:
     """Whole coefficients that give every count exactly, of few products or more. Raises NotSizedError otherwise."""
-    for asked in ([p for p in products if "r" not in p.split("*")], products, (*products, *more)):
+    few = [p for p in products if "r" not in p.split("*")]
+    for divisor, asked in itertools.product((1, 2), (few, products, (*products, *more))):
         names = [p for p in asked if not without & set(p.split("*"))]
         table = np.array([[_value(product, sizes) for product in names] for sizes in samples], float)
         scale = np.abs(table).max(0)
         found, *_ = np.linalg.lstsq(table / scale, np.array(counts, float), rcond=1e-12)
-        whole = {p: round(c) for p, c in zip(names, found / scale, strict=True) if round(c)}
-        if all(sum(c * _value(p, z) for p, c in whole.items()) == n for z, n in zip(samples, counts, strict=True)):
-            return whole
+        whole = {p: round(divisor * c) for p, c in zip(names, found / scale, strict=True) if round(divisor * c)}
+        told = (sum(c * _value(p, z) for p, c in whole.items()) for z in samples)
+        if all(total == divisor * count for total, count in zip(told, counts, strict=True)):
+            return {**({"/": divisor} if divisor > 1 else {}), **whole}
     raise NotSizedError("its size is no sum of products of its dimensions")
 
 
@@ -392,7 +457,9 @@ def main(path: str, names: Sequence[str], say: Callable[[str], object]) -> None:
     say(f"{len(table['counted'])} counted, {len(table['languages'])} by their language models,")
     say(f" {len(table['refused'])} refused\n")
     ordered = {kind: dict(sorted(table[kind].items())) for kind in ("counted", "languages", "refused")}
-    place.write_text(json.dumps({"transformers": transformers.__version__, **ordered}, indent=1) + "\n")
+    all_have = " ".join(sorted(names_of(PreTrainedConfig)))
+    document = {"transformers": transformers.__version__, "fields": all_have, **ordered}
+    place.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def _language(name: str) -> str | None:
@@ -408,6 +475,8 @@ def _language(name: str) -> str | None:
             kind = CONFIG_MAPPING[name]().text_config.model_type
         except Exception as error:  # as in `Architecture.build`
             raise NotSizedError(f"its default configuration is none ({_line(error)})") from error
+    if kind_of(name) is not CONFIG_MAPPING[name]:  # counted under this name
+        return None
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise NotSizedError(f"its language model, {kind}, is no causal language model by itself")
     return str(kind)

@@ -5,6 +5,7 @@ attention heads, experts, layers of several kinds) follow from, and which fields
 `transformers` only where a configuration is asked for, and reads nothing from the network.
 """
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -16,24 +17,32 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "layers": ("num_hidden_layers", "num_layers", "n_layers", "n_layer"),
     "width": ("hidden_size", "d_model", "n_embd"),
     "vocabulary": ("vocab_size",),
-    "heads": ("num_attention_heads", "n_heads", "n_head"),
+    "heads": ("num_attention_heads", "n_heads", "n_head", "num_key_value_heads"),
     "key_heads": ("num_key_value_heads",),
-    "head_size": ("head_dim",),
+    "head_size": ("head_dim", "kv_channels"),
     "hidden": ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner", "d_ff", "d_inner"),
     "positions": ("max_position_embeddings", "n_positions", "max_seq_len"),
 }
 """What architectures call a dimension; of each, the first that a configuration has is set."""
 _NEEDED = ("width", "vocabulary")
-_FULL = ("gemma3n_text", "gemma4_text", "gemma4_unified_text", "lfm2_moe")
-"""Those whose layers cannot alternate freely (the last one must be of one kind, or there is no pattern): all attend."""
+_FULL = ("gemma3n_text", "gemma4_text", "gemma4_unified_text", "lfm2_moe", "mimo_v2_flash")
+"""Those whose layers cannot alternate freely (the last one must be of one kind, there is no pattern, or those with a
+window have twice as many key heads as the others, which is more than query heads): all attend to everything."""
 OPEN: Mapping[str, Mapping[str, Any]] = {
     "deepseek_v2": {"num_experts_per_tok": 6},  # arXiv:2405.04434, section 3.1.2
     "dots1": {"n_routed_experts": 128, "num_experts_per_tok": 6, "n_shared_experts": 2},  # arXiv:2506.05767
+    "big_bird": {"attention_type": "original_full"},  # in blocks it would see tokens to come
+    "cohere_compass_text": {  # arXiv:2104.09864, section 3.2.2
+        "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10_000.0}}
+    },
+    "xmod": {"default_language": "en_XX"},  # the one of whose adapters the library's default has
 }
 """What the library leaves open and a model cannot do without, as its authors have it."""
+_PAIRED = {"recurrent_gemma": "intermediate_size", "moshi": "ffn_dim"}
+"""Those for which the inner width is that of gate and value together, and the field."""
 _PADDED = (
     *("camembert", "data2vec-text", "modernbert-decoder", "roberta", "roberta-prelayernorm"),
-    *("xlm", "xlm-roberta", "xlm-roberta-xl"),
+    *("xlm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
 )
 """Those for which there must be a padding token, most to count positions from: -1, which no token is."""
 
@@ -41,6 +50,11 @@ _PADDED = (
 def names_of(kind: Any) -> set[str]:
     """Every field of a class of configurations, by its own name and by those that `transformers` maps to it."""
     return {*(field.name for field in dataclasses.fields(kind)), *kind.attribute_map}
+
+
+def fields_of(kind: Any) -> set[str]:
+    """Every field that a recipe could lay over a class of configurations: its own, and those of experts within it."""
+    return names_of(kind) | {name for name in experts_of(kind) if name}
 
 
 def configuration(kind: Any, shape: Shape, sequence_length: int) -> dict[str, Any]:
@@ -74,9 +88,9 @@ def configuration(kind: Any, shape: Shape, sequence_length: int) -> dict[str, An
         fields["pad_token_id"] = -1
     fields |= {name: value for name, value in _parts(shape, sequence_length, there).items() if name in known}
     fields |= _kinds(kind, shape.layers)
-    fields |= OPEN.get(kind.model_type, {})
-    if kind.model_type == "recurrent_gemma":
-        fields["intermediate_size"] = 2 * shape.hidden  # of gate and value together
+    fields |= copy.deepcopy(dict(OPEN.get(kind.model_type, {})))  # the library writes into what it is given
+    if kind.model_type in _PAIRED:
+        fields[_PAIRED[kind.model_type]] = 2 * shape.hidden
     if kind.model_type == "mamba2":
         fields |= {"num_heads": there["expand"] * shape.heads, "head_dim": shape.width // shape.heads}
     for name, default in there.items():
@@ -109,7 +123,6 @@ def _parts(shape: Shape, sequence_length: int, there: Mapping[str, Any]) -> dict
         "moe_layer_start_index": 0,
         "moe_layer_end_index": shape.layers - 1,
         "mlp_only_layers": [],
-        "mlp_layer_types": ["sparse"] * shape.layers,
         "n_group": 1,
         "topk_group": 1,
         "moe_intermediate_size": shape.hidden,
@@ -152,6 +165,13 @@ def _parts(shape: Shape, sequence_length: int, there: Mapping[str, Any]) -> dict
         "num_kv_shared_layers": 0,
         "hidden_size_per_layer_input": 0,
         "unpadded_vocab_size": shape.vocabulary,
+        "zero_expert_num": 0,
+        "rel_extent": sequence_length,
+        "keep_window_size": sequence_length,
+        "cross_attention_layers": [],  # they wait for the states of a model that sees
+        "num_heads": heads,
+        "ffn_proj_factor": shape.hidden / shape.width,
+        "ffn_round_up_to_multiple_of": 8,
         "embedding_size": shape.width,
         "d_head": shape.width // heads,
     }
@@ -165,11 +185,15 @@ def _kinds(kind: Any, layers: int) -> dict[str, Any]:
     if kind.model_type == "nemotron_h":
         pattern = ("linear_attention", "moe", "full_attention", "mlp")
         return {"layers_block_type": [pattern[i % 4] for i in range(layers)], "num_hidden_layers": None}
-    if kind.model_type in ("zamba", "zamba2"):
+    if kind.model_type == "zamba2":
         return {"layers_block_type": ["hybrid" if i % 6 == 5 else "linear_attention" for i in range(layers)]}
+    kinds = {}
     if kind.model_type in _FULL:
-        return {"layer_types": ["full_attention"] * layers}
-    return {}
+        kinds["layer_types"] = ["full_attention"] * layers
+    if "mlp_layer_types" in names_of(kind):
+        deepest = (kind().mlp_layer_types or ["sparse"])[-1]
+        kinds["mlp_layer_types"] = ["sparse" if deepest == "dense" else deepest] * layers
+    return kinds
 
 
 def _dbrx(shape: Shape, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,8 @@ def files_of_export(
 
         document = document_of(shape, hyper.sequence_length)
         weights = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
-        how = f"`transformers` loads it as {document['model_type']}."
+        (loads,) = document["architectures"]
+        how = f"`transformers` loads it as {document['model_type']}: `{loads}.from_pretrained(folder)`."
     elif architecture:
         document = config(shape, hyper.sequence_length, hyper.width_ratio, end)
         weights = to_llama(weights, shape, hyper.width_ratio, _query_factor(hyper))

@@ -5,22 +5,23 @@ there are, and how many parameters each has, stands in `sweep_analysis.architect
 nothing from the network: weights are random.
 """
 
-import dataclasses
+import itertools
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sweep_analysis.architectures import language_of
+from sweep_analysis.architectures import language_of, refuse_unknown
 from sweep_analysis.record import FailureReason
 from sweep_analysis.shape import Shape
-from sweep_trainer.configuration import configuration, experts_of, names_of
+from sweep_trainer.configuration import configuration, fields_of
 from sweep_trainer.failure import RunError
 from sweep_trainer.model import likelihood, targets
 
-_UNMOVED = ("expert_bias", "e_score_correction_bias", "z_L_init")
-"""How parameters end that no gradient moves by design: what balances the choice of experts, or a fixed beginning."""
+_UNMOVED = ("expert_bias", "e_score_correction_bias", "z_L_init", "pooler.weight", "pooler.bias")
+"""How parameters end that no gradient moves by design: what balances the choice of experts, a fixed beginning, or what
+sums a text up in one vector."""
 
 
 class HuggingFaceModel(nn.Module):
@@ -30,12 +31,11 @@ class HuggingFaceModel(nn.Module):
         """Raises RunError where `transformers` is missing, or cannot build the shape."""
         super().__init__()
         config = config_of(shape, sequence_length)
-        from transformers import AutoModelForCausalLM
-
+        self._depth = shape.layers
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
-                self.model: Any = ready(AutoModelForCausalLM.from_config(config))  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+                self.model: Any = built(str(shape.architecture), config)
             except Exception as error:
                 raise refused(shape.architecture, error) from error
 
@@ -48,8 +48,8 @@ class HuggingFaceModel(nn.Module):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The model's layers: of its lists that are as long as the model is deep, the one with the most parameters."""
-        return blocks_of(self.model)
+        """The model's layers."""
+        return blocks_of(self.model, self._depth)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T) → logits (B, T, V)."""
@@ -64,6 +64,40 @@ class HuggingFaceModel(nn.Module):
     def likelihood(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """For each row of (B, T + 1): nats of all its predicted tokens, and whether each was the most likely one."""
         return likelihood(self(targets(tokens)[0]), tokens)
+
+
+def kind_of(name: str) -> Any:
+    """The class of configurations that the causal language model of an architecture is built from.
+
+    It is the architecture's own, save for one of several modalities whose text has a class of models for itself."""
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+
+    whole: Any = CONFIG_MAPPING[name]
+    own = getattr(MODEL_FOR_CAUSAL_LM_MAPPING[whole], "config_class", None)
+    parts = getattr(whole, "sub_configs", {}).values()
+    return own if own is not whole and own in parts else whole
+
+
+def configured(kind: Any, fields: dict[str, Any]) -> Any:
+    """A configuration. Raises whatever the class does."""
+    try:
+        return kind(**fields)
+    except Exception:  # noqa: BLE001  # whatever it raises: some will have an id at which text begins, ends or pads
+        ids = [name for name in ("bos_token_id", "eos_token_id", "pad_token_id") if name in fields]
+        return kind(**fields | {name: 0 for name in ids if fields[name] is None})
+
+
+def class_of(name: str, config: Any) -> Any:
+    """The class of models of an architecture, for a configuration that `kind_of` names the class of."""
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+
+    kind = type(config)
+    return MODEL_FOR_CAUSAL_LM_MAPPING[kind if kind in MODEL_FOR_CAUSAL_LM_MAPPING else CONFIG_MAPPING[name]]
+
+
+def built(name: str, config: Any) -> Any:
+    """The model of an architecture, with random weights."""
+    return ready(class_of(name, config)._from_config(config))
 
 
 def ready(model: Any) -> Any:
@@ -84,9 +118,9 @@ def ready(model: Any) -> Any:
     return model
 
 
-def blocks_of(model: Any) -> nn.ModuleList:
-    """The layers of any of their models. Raises RunError where no list of modules is as long as the model is deep."""
-    depth = model.config.num_hidden_layers
+def blocks_of(model: Any, depth: int) -> nn.ModuleList:
+    """The layers of any of their models: of its lists of so many modules the one with the most parameters, and behind
+    it those of the same class (two stacks that take turns). Raises RunError where no list is as long."""
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     if not lists:
         raise RunError(
@@ -94,13 +128,16 @@ def blocks_of(model: Any) -> nn.ModuleList:
             f"{model.config.model_type} keeps its {depth} layers in no list, so that none can be computed again;"
             " leave activationCheckpointing out",
         )
-    return max(lists, key=lambda modules: sum(p.numel() for p in modules.parameters()))
+    largest = max(lists, key=lambda modules: sum(p.numel() for p in modules.parameters()))
+    others = [m for m in lists if m is not largest and isinstance(m[0], type(largest[0]))]
+    return nn.ModuleList(itertools.chain(largest, *others)) if others else largest
 
 
 def document_of(shape: Shape, sequence_length: int) -> dict[str, Any]:
-    """The whole `config.json`."""
-    document: dict[str, Any] = config_of(shape, sequence_length).to_diff_dict()
-    return document
+    """The whole `config.json`, with the class that loads it."""
+    config = config_of(shape, sequence_length)
+    document: dict[str, Any] = config.to_diff_dict()
+    return document | {"architectures": [class_of(str(shape.architecture), config).__name__]}
 
 
 def config_of(shape: Shape, sequence_length: int) -> Any:
@@ -108,7 +145,6 @@ def config_of(shape: Shape, sequence_length: int) -> Any:
 
     Raises RunError where `transformers` is missing, does not know the architecture, or refuses a field."""
     try:
-        from transformers import CONFIG_MAPPING, PreTrainedConfig
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     except ImportError:
         raise RunError(
@@ -125,20 +161,13 @@ def config_of(shape: Shape, sequence_length: int) -> Any:
             f"transformers {transformers.__version__} has no causal language model {shape.architecture!r};"
             " the trainer image holds the version that requirements/trainer.txt names",
         )
-    kind: Any = CONFIG_MAPPING[name]
-    unknown = [field for field in shape.configuration or () if field not in names_of(kind) | {*experts_of(kind)}]
-    if unknown:
-        own = {f.name for f in dataclasses.fields(kind)} - {f.name for f in dataclasses.fields(PreTrainedConfig)}
-        raise RunError(
-            FailureReason.BAD_CONFIGURATION,
-            f"training.model.configuration: {kind.__name__} has no {unknown[0]}; it has {', '.join(sorted(own))}"[:900],
-        )
+    kind = kind_of(name)
+    try:  # another version of the library may have other fields than the table
+        refuse_unknown(shape.configuration or {}, shape.architecture, fields_of(kind))
+    except ValueError as error:
+        raise RunError(FailureReason.BAD_CONFIGURATION, f"training.model.{error}") from None
     try:
-        fields = configuration(kind, shape, sequence_length)
-        try:
-            return kind(**fields)
-        except Exception:  # noqa: BLE001  # whatever it raises: some will have an id at which text begins and ends
-            return kind(**fields | {name: 0 for name in ("bos_token_id", "eos_token_id") if name in fields})
+        return configured(kind, configuration(kind, shape, sequence_length))
     except Exception as error:
         raise refused(shape.architecture, error) from error
 
