@@ -188,6 +188,7 @@ def test_a_reward_model_learns_which_answer_is_better(tmp_path: Path) -> None:
     [
         ("quiz", '{"query": "a"}', "question 1 is not"),
         ("quiz", '{"query": "a", "choices": ["b"], "answer": 1}', "question 1 is not"),
+        ("quiz", '{"query": "a", "choices": ["\\ud800"], "answer": 0}', "question 1 is not"),
         ("quiz", json.dumps({"query": "a", "choices": ["b" * 99], "answer": 0}), "has an answer of 99 tokens"),
         ("quiz", "", "holds no questions"),
         ("gone", "", "cannot be read"),

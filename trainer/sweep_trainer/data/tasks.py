@@ -137,7 +137,8 @@ def _question(task: Task, number: int, line: bytes, tokenizer: Tokenizer, length
             raise TypeError
         if not (isinstance(right, int) and 0 <= right < len(choices)):
             raise TypeError
-    except (ValueError, KeyError, TypeError):
+        "".join([given, *choices]).encode()  # half a surrogate pair is no text
+    except (ValueError, KeyError, TypeError, RecursionError):
         form = (
             '{"query": text, "choices": [text, …], "answer": number of the right one from 0}'
             if task.kind == "MultipleChoice"

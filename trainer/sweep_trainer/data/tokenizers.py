@@ -5,6 +5,7 @@ one of them. Adds no special tokens: the end of a document is put where document
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -116,7 +117,7 @@ class Tiktoken:
             )
 
     def ids(self, texts: Sequence[str]) -> list[Ids]:
-        encoded = self._loaded.encode_ordinary_batch(list(texts), num_threads=2)
+        encoded = self._loaded.encode_ordinary_batch(list(texts), num_threads=os.cpu_count() or 1)
         return [np.array(one, np.uint32) for one in encoded]
 
 
