@@ -83,7 +83,7 @@ def _xlstm(folder: Path) -> list[Ladder]:
     """Beck et al. 2025: IsoFLOP curves of two architectures on DCLM, validation loss; the best rate of each."""
     ladders = []
     for name, files in XLSTM.items():
-        runs = [run for file in files for run in _logged(folder / f"xlstm/{file}_wandb_data.pkl")]
+        runs = [run for file in files for run in logged(folder / f"xlstm/{file}_wandb_data.pkl")]
         ladders.append(Ladder("xLSTM", name, by_compute(best_of_each(finished(runs)))))
     return ladders
 
@@ -115,7 +115,8 @@ def finished(runs: Iterable[Any]) -> Iterator[Point]:
             yield Point(float(size["num_params"]), tokens, float(curve.iloc[-1, -1]), run.name)
 
 
-def _logged(path: Path) -> list[Any]:
+def logged(path: Path) -> list[Any]:
+    """The runs of a file, whatever group they are in."""
     return [run for group in _Tables(io.BytesIO(path.read_bytes())).load().values() for run in group]
 
 
