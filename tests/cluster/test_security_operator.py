@@ -8,6 +8,7 @@ import json
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -255,6 +256,56 @@ def test_what_is_edited_in_while_a_run_is_there_reaches_none_of_its_further_pods
     trainers.play = lambda run, attempt: Play()
     trainers.release()
     place.until_phase("Succeeded")
+
+
+def under(operator: Confined, path: Path, policy: str) -> None:
+    """The operator started anew with the platform's policy."""
+    path.write_text(policy)
+    operator.kill()
+    operator.arguments += ("--policy", str(path))
+    operator.start()
+
+
+def test_an_account_that_the_platform_allows_may_be_named_while_runs_are_there(
+    editor: Place, place: Place, operator: Confined, trainers: StandinTrainers, tmp_path
+) -> None:
+    under(operator, tmp_path / "policy.yaml", "serviceAccounts: [team]\n")
+    place.kubectl("create", "serviceaccount", "team")
+    trainers.play = lambda run, attempt: Play("Runs") if (run.spec.rung, attempt) == ("b", 1) else Play()
+    editor.apply(manifest())
+    until(lambda: place.state("b") == "Running")
+    editor.patch({"runtime": {"serviceAccountName": "team"}})
+    [pod] = place.pods("b")
+    place.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
+    place.until_phase("Succeeded")
+    [further] = [pod for pod in place.items(PODS, "scalingsweep.dev/rung=b") if pod["metadata"]["name"].count("-2-")]
+    assert further["spec"]["serviceAccountName"] == "team"
+    assert place.run("b")["status"]["attempts"][1]["outcome"] == "Succeeded"
+
+
+def test_the_platforms_policy_binds_a_sweep_as_it_is_written_and_as_it_is_edited(
+    editor: Place, place: Place, operator: Confined, trainers: StandinTrainers, tmp_path
+) -> None:
+    under(operator, tmp_path / "policy.yaml", "launch: [Never]\npools: [{priorityClassName: urgent, requires: 1}]\n")
+    trainers.play = lambda run, attempt: Play("Runs")
+    target = manifest()["spec"]["target"]
+    editor.apply(manifest(target=target | {"launch": "Approval"}))
+    refused = until(lambda: editor.condition("Accepted"))
+    assert refused["reason"] == "PolicyViolation"
+    assert refused["message"] == "target.launch is Approval; this platform allows Never"
+    editor.patch({"target": {"launch": "Never"}})
+    until(lambda: place.state("a") == "Running")
+    editor.patch({"placement": {"priorityClassName": "urgent"}})
+    until(lambda: editor.condition("Accepted")["reason"] == "PolicyViolation")
+    assert "'a' asks for priorityClassName urgent" in editor.condition("Accepted")["message"]
+    [first] = place.pods("a")
+    place.kubectl("delete", "pod", first["metadata"]["name"], "--wait=false")
+    until(lambda: (place.run("a")["status"].get("attempt"), place.state("a")) == (2, "Queued"))
+    time.sleep(2.0)
+    assert len(place.items(JOBS)) == 1
+    editor.patch({"placement": {"priorityClassName": None}})
+    [second] = until(lambda: [pod for pod in place.pods("a") if pod["metadata"]["uid"] != first["metadata"]["uid"]])
+    assert not second["spec"].get("priorityClassName")
 
 
 def test_a_pod_is_what_pod_security_calls_restricted(

@@ -27,8 +27,9 @@ class Access:
 
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._ensured: OrderedDict[str, tuple[str, frozenset[str]]] = OrderedDict()
-        """By the sweep's UID: the version whose plan was looked at, and the runs that its trainers may write to."""
+        self._ensured: OrderedDict[str, tuple[str, str | None, frozenset[str]]] = OrderedDict()
+        """By the sweep's UID: the version whose plan was looked at, its trainers' account where it is one of the
+        user's own, and the runs that they may write to."""
         self._one_at_a_time = threading.Lock()
         """The runs of a rung start at once, and the first of them ensures for all."""
 
@@ -42,12 +43,13 @@ class Access:
     def _is_ensured(self, sweep: ScalingSweep, run: str) -> bool:
         """Whether this very version of the sweep was looked at, or one that plans the same runs."""
         version, uid = sweep.metadata.resource_version, sweep.metadata.uid
-        seen, ensured = self._ensured.get(uid, ("", frozenset()))
+        own = sweep.spec.runtime.service_account_name
+        seen, account, ensured = self._ensured.get(uid, ("", None, frozenset()))
         if seen == version and version:
             return run in ensured
-        if ensured != {*planned_runs(sweep), run}:
+        if account != own or ensured != {*planned_runs(sweep), run}:
             return False
-        self._ensured[uid] = version, ensured
+        self._ensured[uid] = version, account, ensured
         return True
 
     def _ensure_all(self, sweep: ScalingSweep, planned: frozenset[str]) -> None:
@@ -59,7 +61,7 @@ class Access:
         claim = claim_document(sweep)
         if claim is not None and uid not in self._ensured:
             self._ensure_claim(claim)
-        self._ensured[uid] = sweep.metadata.resource_version, planned
+        self._ensured[uid] = sweep.metadata.resource_version, own, planned
         self._ensured.move_to_end(uid)
         while len(self._ensured) > _REMEMBERED:
             self._ensured.popitem(last=False)
