@@ -91,8 +91,8 @@ def replay(cluster: LocalCluster, sweep: ScalingSweep, hurry: Callable[[], bool]
         if any(p.changed for p in passes):
             continue
         waits = [p.requeue_seconds for p in passes if p.requeue_seconds is not None]
-        going_on = (WorkloadState.PENDING, WorkloadState.RUNNING)
-        if not waits or any(cluster.workload(run, newest_attempt(run)).state in going_on for run in runs):
+        told = (WorkloadState.ABSENT, WorkloadState.PENDING, WorkloadState.RUNNING)  # all that there was to find out
+        if not waits or any(cluster.workload(run, newest_attempt(run)).state in told for run in runs):
             return
         time.sleep(min(0.5, *waits))  # a failure's back-off, which is gone through once more
 
