@@ -15,11 +15,13 @@ from sweep_analysis.recipe import shape_of
 from sweep_analysis.record import FailureReason, Progress
 from sweep_analysis.rung import RunOrder
 from sweep_analysis.shape import Experts
+from sweep_trainer.checkpoint import Checkpoint, Checkpoints
 from sweep_trainer.data.batches import Prepared, Read
 from sweep_trainer.engines.plain import PlainTorch
 from sweep_trainer.failure import RunError
 from sweep_trainer.meter import Meter
 from sweep_trainer.spike import SpikeWatch, batch_of
+from sweep_trainer.stall import StallAlarm
 
 
 def test_a_loss_far_above_the_last_ones_is_a_spike_and_no_number_always_is() -> None:
@@ -120,10 +122,40 @@ def test_a_process_that_hangs_writes_its_stacks_and_ends() -> None:
 
 def test_the_alarm_is_off_once_training_is_over() -> None:
     script = (
-        "import time\nfrom sweep_trainer.stall import StallAlarm\nwith StallAlarm(0.5):\n    pass\ntime.sleep(1)\n"
+        "import time\nfrom sweep_trainer.stall import StallAlarm\n"
+        "with StallAlarm(0.5) as alarm:\n    alarm.alive()\ntime.sleep(1)\n"
         "with StallAlarm(None):\n    time.sleep(0.1)\n"
     )
     assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == 0
+
+
+def test_the_alarm_rests_while_a_checkpoint_is_read_at_the_start_and_after_a_spike(
+    order: RunOrder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read may be larger than the storage hands over in the seconds of a step."""
+    ringing = {"so": False}
+    reads = []
+    read, alive, rest = Checkpoints.read, StallAlarm.alive, StallAlarm.rest
+
+    def reading(checkpoints: Checkpoints) -> Iterator[Checkpoint]:
+        reads.append(ringing["so"])
+        yield from read(checkpoints)
+
+    def waking(alarm: StallAlarm) -> None:
+        ringing["so"] = True
+        alive(alarm)
+
+    def resting(alarm: StallAlarm) -> None:
+        ringing["so"] = False
+        rest(alarm)
+
+    monkeypatch.setattr(Checkpoints, "read", reading)
+    monkeypatch.setattr(StallAlarm, "alive", waking)
+    monkeypatch.setattr(StallAlarm, "rest", resting)
+    poisoned(monkeypatch, times=1)
+    carried_out(order.changed(training=order.training.changed(spikes=Spikes(), stall_seconds=600)))
+    assert reads == [False, False]
+    assert not ringing["so"]
 
 
 def test_progress_says_what_a_run_takes(order: RunOrder) -> None:

@@ -113,6 +113,7 @@ class Loop:
         if rule is None:
             self._begin = {}
         self._open_curve(at)
+        self.alarm.alive()
         self._saved = self._ticked = time.monotonic()
         while at.segment < len(self.plan):
             try:
@@ -142,6 +143,7 @@ class Loop:
                 f"{spike} at step {spike.step + 1:,}, after {len(self.left_out)} rewinds; lower the learning rate",
             )
         before = self.left_out
+        self.alarm.rest()
         self.checkpoints.settle()
         self._unread.clear()
         self.engine.measured()
@@ -151,6 +153,7 @@ class Loop:
         self.left_out = (*before, (at.step, max(1, spike.step - at.step + 1)))
         self._spikes = SpikeWatch(self.order.training.spikes or Spikes())
         self._open_curve(at)
+        self.alarm.alive()
         log.warning("%s at step %d; going on from step %d without the batches between", spike, spike.step + 1, at.step)
         return at
 

@@ -13,8 +13,8 @@ _STDERR = 2
 
 
 class StallAlarm:
-    """Use as a context around training; `alive` sets the alarm anew. Of one process nothing can hang like this, so
-    the loop keeps one only where there are several, or where the recipe asks for it."""
+    """Use as a context around training; the first `alive` sets the alarm, each further one sets it anew. Of one process
+    nothing can hang like this, so the loop keeps one only where there are several, or where the recipe asks for it."""
 
     def __init__(self, seconds: float | None) -> None:
         """None: no alarm."""
@@ -25,12 +25,15 @@ class StallAlarm:
         if self._seconds is not None:
             faulthandler.dump_traceback_later(self._seconds, exit=True, file=_STDERR)
 
+    def rest(self) -> None:
+        """No step is due: a checkpoint is read, which takes as long as its storage does."""
+        if self._seconds is not None:
+            faulthandler.cancel_dump_traceback_later()
+
     def __enter__(self) -> Self:
-        self.alive()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._seconds is not None:
-            faulthandler.cancel_dump_traceback_later()
+        self.rest()
