@@ -20,16 +20,18 @@ def with_condition(
     generation: int,
     now: datetime,
 ) -> tuple[Condition, ...]:
-    """The conditions with one of them set; equal ones are returned as they are."""
+    """The conditions with one of them set; equal ones, said of the same generation, are returned as they are."""
     old = next((c for c in conditions if c.type == kind), None)
-    if old and (old.status, old.reason, old.message) == (status, reason, message):
+    message = message[:2048]
+    told = (old.status, old.reason, old.message, old.observed_generation) if old else None
+    if told == (status, reason, message, generation):
         return conditions
     since = old.last_transition_time if old and old.status == status else timestamp(now)
     new = Condition(
         type=kind,
         status=status,
         reason=reason,
-        message=message[:2048],
+        message=message,
         observed_generation=generation,
         last_transition_time=since,
     )

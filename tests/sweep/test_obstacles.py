@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from simulated_cluster import SimulatedCluster, climb
+from simulated_cluster import SimulatedCluster, climb, settle
 
 from sweep_analysis.record import FailureReason
 from sweep_operator.clusters import NameTaken, NotNow, StartRefused
@@ -110,3 +110,20 @@ def test_progress_alone_is_written_at_most_every_ten_seconds(manifest):
         reconcile(cluster, KEY, cluster.now, Policy())
         cluster.now += timedelta(seconds=1)
     assert cluster.writes.count("sweep status") - before <= 4
+
+
+def test_every_condition_says_which_generation_of_the_spec_it_is_about(manifest):
+    cluster = SimulatedCluster(manifest())
+    settle(cluster)
+    before = cluster.stored.status
+    assert {c.observed_generation for c in before.conditions} == {1}
+    edited = cluster.stored.metadata.changed(generation=2)
+    cluster.stored = cluster.stored.changed(metadata=edited)
+    settle(cluster)
+    after = cluster.stored.status
+    assert {c.observed_generation for c in after.conditions} == {2}
+    times = [[c.last_transition_time for c in status.conditions] for status in (before, after)]
+    assert times[0] == times[1], "nothing else has changed"
+    writes = len(cluster.writes)
+    settle(cluster)
+    assert len(cluster.writes) == writes
