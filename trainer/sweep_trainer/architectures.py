@@ -475,11 +475,11 @@ def _language(name: str) -> str | None:
             kind = CONFIG_MAPPING[name]().text_config.model_type
         except Exception as error:  # as in `Architecture.build`
             raise NotSizedError(f"its default configuration is none ({_line(error)})") from error
-    if kind_of(name) is not CONFIG_MAPPING[name]:  # counted under this name
-        return None
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return str(kind)
+    if kind_of(name) is CONFIG_MAPPING[name]:
         raise NotSizedError(f"its language model, {kind}, is no causal language model by itself")
-    return str(kind)
+    return None  # counted under this name
 
 
 if __name__ == "__main__":
