@@ -7,6 +7,7 @@ WORKDIR ?= laptop
 SHARED ?= $(or $(SCALINGSWEEP_SHARED),../shared)
 # More of them, which docs/forecasts.md names.
 FURTHER ?= $(SHARED)/further
+FRESH ?= $(SHARED)/fresh
 # Tests at once: more than cores, since half of a test is waiting for a cluster, a storage or a trainer.
 JOBS ?= 3
 
@@ -67,6 +68,8 @@ lock: setup ## pin the newest versions that fit pyproject.toml
 figures: setup ## every figure of the docs anew (it takes long; run it on an idle machine)
 	@$(BIN)/python benchmarks/published.py $(SHARED)/data --write docs/published.md
 	@$(BIN)/python benchmarks/calibration.py --further $(FURTHER) --write
+	@$(BIN)/python benchmarks/calibration.py --fresh $(FRESH) --write
+	@$(BIN)/python benchmarks/blind.py --further $(FURTHER) --write
 	@$(BIN)/python benchmarks/few_records.py --further $(FURTHER) --write
 	@$(BIN)/python benchmarks/error_rates.py --write
 	@$(BIN)/python benchmarks/laptop_seeds.py score
