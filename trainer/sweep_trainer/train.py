@@ -97,22 +97,22 @@ def run(
         stall = order.training.stall_seconds or (PATIENCE_SECONDS if ranks.world > 1 else None)
         alarm = stack.enter_context(StallAlarm(stall))
         loop = Loop(
-            order,
-            hyper,
-            plan,
-            steps,
-            data,
-            engine,
-            evaluator,
-            interruption,
-            report,
-            begun,
-            ranks,
-            storage,
-            folder,
-            recorded,
-            outlets,
-            alarm,
+            order=order,
+            hyper=hyper,
+            plan=plan,
+            steps=steps,
+            data=data,
+            engine=engine,
+            evaluator=evaluator,
+            interruption=interruption,
+            report=report,
+            begun=begun,
+            ranks=ranks,
+            storage=storage,
+            folder=folder,
+            recorded=recorded,
+            outlets=outlets,
+            alarm=alarm,
         )
         try:
             loop.run()
