@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from torch.nn import functional
@@ -30,8 +29,8 @@ from sweep_analysis.shape import Shape
 from sweep_trainer.configuration import NAMES, OPEN, configuration, experts_of, fields_of, names_of
 from sweep_trainer.failure import RunError
 from sweep_trainer.huggingface import blocks_of, built, configured, kind_of
+from sweep_trainer.polynomial import NotSizedError, Sizes, fitted
 
-Sizes = dict[str, int]
 _BLOCK = (
     *("w*a", "w*q", "w*f", "w*w", "a*a", "w*d", "d*d", "w*r", "w*h"),
     *("a", "q", "f", "w", "d", "h", "k", "r", "1"),
@@ -53,10 +52,6 @@ _TRIED = (3, 12)
 """Depths that it is first built in: the second for those that need layers of several kinds."""
 _INDEXED = "an indexer chooses what attention looks at, and the loss of a text does not train it"
 _NO_SCORES = ("linear", "mamba", "conv", "recurrent", "moe", "mlp")
-
-
-class NotSizedError(Exception):
-    """Why an architecture has no entry."""
 
 
 class Architecture:
@@ -215,10 +210,10 @@ def entry(name: str) -> dict[str, Any]:
             ]
             if any(each):
                 weights = [one.idle(sizes, index) for sizes in samples]
-                block["each"] = _fitted(_BLOCK, _MORE, without, samples, each)
-                block["weights"] = _fitted(_BLOCK, _MORE, without, samples, weights)
+                block["each"] = fitted(_BLOCK, _MORE, without, samples, each)
+                block["weights"] = fitted(_BLOCK, _MORE, without, samples, weights)
                 counts = [count - one.experts * e for count, e in zip(counts, each, strict=True)]
-        block["own"] = _fitted(_BLOCK, _MORE, without, samples, counts)
+        block["own"] = fitted(_BLOCK, _MORE, without, samples, counts)
         if (scores := one.scores(samples[0], index)) != 1.0:
             block["scores"] = scores
         blocks.append(block)
@@ -235,7 +230,7 @@ def entry(name: str) -> dict[str, Any]:
     document: dict[str, Any] = {
         "blocks": blocks,
         **({} if (first, then) == ([], [0]) else {"first": first, "then": then}),
-        "around": _fitted(_AROUND, _MORE_AROUND, without, samples, around),
+        "around": fitted(_AROUND, _MORE_AROUND, without, samples, around),
         "ties": ties,
         "untied": untied,
         "heads": one.heads,
@@ -350,7 +345,7 @@ def _untied(one: Architecture, samples: Sequence[Sizes]) -> dict[str, int]:
     finally:
         one.tied = True
     tied = [one.count(sizes) for sizes in samples]
-    return _fitted(("V*w", "V"), (), set(), samples, [a - b for a, b in zip(free, tied, strict=True)])
+    return fitted(("V*w", "V"), (), set(), samples, [a - b for a, b in zip(free, tied, strict=True)])
 
 
 def _small(multiple: int) -> Sizes:
@@ -402,30 +397,6 @@ def _trial(one: Architecture, multiple: int) -> float:
         return one.passes(model)
     except (RunError, AttributeError) as error:
         raise NotSizedError(f"its blocks are not found ({_line(error)})") from error
-
-
-def _fitted(
-    products: Sequence[str], more: Sequence[str], without: set[str], samples: Sequence[Sizes], counts: Sequence[int]
-) -> dict[str, int]:
-    """Whole coefficients that give every count exactly, of few products or more. Raises NotSizedError otherwise."""
-    few = [p for p in products if "r" not in p.split("*")]
-    for divisor, asked in itertools.product((1, 2), (few, products, (*products, *more))):
-        names = [p for p in asked if not without & set(p.split("*"))]
-        table = np.array([[_value(product, sizes) for product in names] for sizes in samples], float)
-        scale = np.abs(table).max(0)
-        found, *_ = np.linalg.lstsq(table / scale, np.array(counts, float), rcond=1e-12)
-        whole = {p: round(divisor * c) for p, c in zip(names, found / scale, strict=True) if round(divisor * c)}
-        told = (sum(c * _value(p, z) for p, c in whole.items()) for z in samples)
-        if all(total == divisor * count for total, count in zip(told, counts, strict=True)):
-            return {**({"/": divisor} if divisor > 1 else {}), **whole}
-    raise NotSizedError("its size is no sum of products of its dimensions")
-
-
-def _value(product: str, sizes: Sizes) -> int:
-    value = 1
-    for name in product.split("*"):
-        value *= 1 if name == "1" else sizes[name]
-    return value
 
 
 def _line(error: BaseException) -> str:
