@@ -5,6 +5,8 @@
     python benchmarks/cluster.py throughput --runs 600         runs through sweeps against the same bare Jobs
     python benchmarks/cluster.py all                           each of them, and growth at 100, 1,000 and 3,000 sweeps
 
+What `all` gives is kept in benchmarks/results/cluster.json, and what one of them gives with --write.
+
 etcd, the API server, the operator and this program share one machine; the operator has the rights that the chart gives
 it and no others. In `promotions` no Job controller runs: this program plays it, so that the figure is the operator's
 own latency and not that of Kubernetes' batching.
@@ -347,31 +349,32 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=600)
     parser.add_argument("--run-seconds", type=int, default=3, help="how long a simulated run takes")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long is looked at")
+    parser.add_argument("--write", action="store_true", help="keep what one of them gives, as `all` does")
     options = parser.parse_args()
+    if options.what == "all":
+        for run_seconds in (3, 30):
+            _keep("throughput", throughput(options.runs, run_seconds))
+        for sweeps in (1000, 100, 3000):
+            _keep("promotions", promotions(sweeps, options.seconds))
+            _keep("rest", rest(sweeps, options.seconds))
+        return
     if options.what == "rest":
-        _show("at rest", rest(options.sweeps, options.seconds))
+        result = rest(options.sweeps, options.seconds)
     elif options.what == "promotions":
-        _show("promotions", promotions(options.sweeps, options.seconds))
-    elif options.what == "throughput":
-        _show("throughput", throughput(options.runs, options.run_seconds))
+        result = promotions(options.sweeps, options.seconds)
     else:
-        _all(options.runs, options.seconds)
+        result = throughput(options.runs, options.run_seconds)
+    (_keep if options.write else _show)(options.what, result)
 
 
-def _all(runs: int, seconds: float) -> None:
-    """Each figure is written down as it comes, so that a sitting that is cut short leaves what it has."""
-    results: dict[str, list[dict[str, Any]]] = {"throughput": [], "promotions": [], "rest": []}
-
-    def keep(kind: str, result: dict[str, Any]) -> None:
-        _show(kind, result)
-        results[kind].append(result)
-        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
-
-    for run_seconds in (3, 30):
-        keep("throughput", throughput(runs, run_seconds))
-    for sweeps in (1000, 100, 3000):
-        keep("promotions", promotions(sweeps, seconds))
-        keep("rest", rest(sweeps, seconds))
+def _keep(kind: str, result: dict[str, Any]) -> None:
+    """Write a figure down as it comes, in place of the one of the same size: a sitting may be cut short."""
+    _show(kind, result)
+    results: dict[str, list[dict[str, Any]]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    size = "runSeconds" if kind == "throughput" else "sweeps"
+    others = [one for one in results.get(kind, ()) if one[size] != result[size]]
+    results[kind] = sorted([*others, result], key=lambda one: int(one[size]))
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
