@@ -223,7 +223,8 @@ def _pending(spec: SweepSpec, run: ScalingRun, attempt: Attempt, workload: Workl
     """Nothing runs yet: wait, tell what for once that is worth it, and give up where waiting is no use."""
     if workload.reason is not None:
         return _stop(Cause(workload.reason, workload.message))
-    waited = (now - datetime.fromisoformat(attempt.started_at)).total_seconds()
+    since = max(datetime.fromisoformat(at) for at in (attempt.started_at, workload.created_at or attempt.started_at))
+    waited = (now - since).total_seconds()  # not while its spec, or a quota, kept it from being created
     status = run.status
     placed = workload.reference is not None
     if placed and waited > spec.limits.pending_seconds:

@@ -128,6 +128,18 @@ def test_a_sweeps_wish_reaches_its_runs_and_its_status_does_not(world, queue):
     assert set(taken(queue)) == {SWEEP, RUN}, "the end of a budget is a wish about the runs"
 
 
+def test_a_spec_that_is_accepted_unchanged_wakes_the_attempts_that_wait_for_it(world, queue):
+    """As under an operator that was started again with another policy."""
+    refused = {"type": "Accepted", "status": "False", "reason": "PolicyViolation"}
+    world.sweep(status={"conditions": [refused]})
+    world.run()
+    taken(queue)
+    world.sweep(status={"conditions": [refused], "phase": "Refused"})
+    assert taken(queue) == [SWEEP]
+    world.sweep(status={"conditions": [{"type": "Accepted", "status": "True", "reason": "Valid"}]})
+    assert set(taken(queue)) == {SWEEP, RUN}
+
+
 def test_a_run_that_changed_wakes_itself_and_soon_its_sweep_whatever_its_labels_say(world, queue, clock):
     world.sweep()
     taken(queue)

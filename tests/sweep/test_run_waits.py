@@ -1,5 +1,6 @@
 """What a run waits for, when that is told, when it is given up, and what its conditions say; pure."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -65,6 +66,15 @@ def test_a_run_that_no_node_takes_for_too_long_is_ended_as_unschedulable(opened)
     assert decision.do is Do.STOP
     assert decision.cause.reason is FailureReason.UNSCHEDULABLE
     assert "0/8 nodes are available" in decision.cause.message
+
+
+def test_an_attempt_that_waited_for_its_spec_has_the_whole_of_pending_seconds_once_it_is_created(opened):
+    sweep, run = opened(limits={"pendingSeconds": 100})
+    late = replace(pending(), created_at=timestamp(after(3600)))
+    decision = decide(sweep, run, late, after(3602))
+    assert decision.do is Do.NOTHING
+    assert decision.requeue_seconds < 100
+    assert decide(sweep, run, late, after(3701)).do is Do.STOP
 
 
 def test_what_can_never_start_is_ended_at_once_for_its_own_reason(opened):

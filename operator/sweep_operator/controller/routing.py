@@ -55,8 +55,10 @@ class Router:
             return
         identity, old, new = change.identity, change.old, change.new
         self._queue.add(Key(SWEEPS.kind, identity.namespace, identity.name))
-        wished = old is None or new is None or old.generation != new.generation or old.finished != new.finished
-        if wished:  # suspend, abort, retry and the end of a budget are wishes about the runs
+        # Suspend, abort, retry and the end of a budget are wishes about the runs; and open attempts wait for a spec that
+        # was refused to be accepted, as it may be unchanged under another policy.
+        before, after = ((one.generation, one.finished, one.refused) if one is not None else None for one in (old, new))
+        if before != after:
             for child in self._caches.runs.owned_by(identity.uid):
                 self._queue.add(Key(RUNS.kind, identity.namespace, child.identity.name))
 

@@ -199,6 +199,8 @@ class Document:
     """A checksum of all but the trainer's progress and the version: two that agree differ in progress at most."""
     finished: str
     """Why it will do nothing more: the reason of a sweep's Finished, or of a run's Succeeded; empty while it may."""
+    refused: str
+    """Why a sweep's spec was not accepted; empty where it was, where nobody has looked yet, and of a run."""
 
 
 _LAST = {"ScalingSweep": ("Finished", ("False", "Unknown")), "ScalingRun": ("Succeeded", ("Unknown",))}
@@ -222,12 +224,14 @@ def document_of(document: dict[str, Any]) -> Document:
     conditions = status.get("conditions") or ()
     last, undecided = _LAST[document["kind"]]
     finished = next((c["reason"] for c in conditions if c["type"] == last and c["status"] not in undecided), "")
+    refused = next((c["reason"] for c in conditions if c["type"] == "Accepted" and c["status"] == "False"), "")
     return Document(
         identity=identity_of(document),
         generation=int(metadata.get("generation") or 0),
         body=body,
         substance=zlib.crc32(described, zlib.crc32(rest, zlib.crc32(spec))),
         finished=finished,
+        refused=refused,
     )
 
 
