@@ -130,6 +130,8 @@ def test_weights_that_no_shape_of_ours_has_are_refused_in_one_clause() -> None:
     theirs = to_llama(weights_of(shaken(Decoder(tied, 16, 0))), tied)
     with pytest.raises(ValueError, match="has an output projection that is not its embedding"):
         from_llama(theirs | {"lm_head.weight": 2 * theirs["model.embed_tokens.weight"]}, tied)
+    with pytest.raises(ValueError, match="which muP here multiplies"):
+        from_llama(theirs, tied, logit_factor=0.5)
     shared = shape_for(60_000, 256, BACK["shared expert"])
     theirs = to_llama(weights_of(shaken(Decoder(shared, 16, 0))), shared)
     gate = "model.layers.0.mlp.shared_expert_gate.weight"

@@ -148,7 +148,12 @@ def from_llama(theirs: Weights, shape: Shape, logit_factor: float = 1.0, query_f
 def _output(theirs: Weights, shape: Shape, logit_factor: float) -> Weights:
     if not shape.tied_embeddings:
         return {"output": theirs["lm_head.weight"] / logit_factor if logit_factor != 1.0 else theirs["lm_head.weight"]}
-    own, embedding = theirs.get("lm_head.weight"), theirs["model.embed_tokens.weight"]
+    embedding = theirs["model.embed_tokens.weight"]
+    own = theirs.get("lm_head.weight")
+    if own is None and logit_factor != 1.0:
+        raise ValueError(
+            "has its embedding as output projection, which muP here multiplies; set another learningRate.rule"
+        )
     if own is not None and not (own.shape == embedding.shape and np.allclose(own, logit_factor * embedding, atol=0)):
         raise ValueError("has an output projection that is not its embedding; set model.tiedEmbeddings: false")
     return {}
