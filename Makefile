@@ -69,7 +69,7 @@ figures: setup ## every figure of the docs anew (it takes long; run it on an idl
 	@$(BIN)/python benchmarks/published.py $(SHARED)/data --write docs/published.md
 	@$(BIN)/python benchmarks/calibration.py --further $(FURTHER) --write
 	@$(BIN)/python benchmarks/calibration.py --fresh $(FRESH) --write
-	@$(BIN)/python benchmarks/blind.py --further $(FURTHER) --write
+	@$(BIN)/python benchmarks/blind.py --further $(FURTHER) --fresh $(FRESH) --write
 	@$(BIN)/python benchmarks/few_records.py --further $(FURTHER) --write
 	@$(BIN)/python benchmarks/error_rates.py --write
 	@$(BIN)/python benchmarks/laptop_seeds.py score

@@ -1,11 +1,11 @@
-"""A choice without a start: every constant from wide ranges by the other nine origins, scored on the tenth.
+"""A choice without a start: every constant from wide ranges by all other origins, scored on one of the marks' four.
 
-    python benchmarks/blind.py [--data FOLDER] --further FOLDER [--write]
+    python benchmarks/blind.py [--data FOLDER] --further FOLDER --fresh FOLDER [--write]
 
 The ranges were written down before any of this was scored, around S1 and as wide as its words allow; whether there is
 a kernel is drawn as well. The scale's constants, its structure among them (widening, 12/m, what lies below the past's
-tokens, the power of d), are found by likelihood on the nine from values that leave all of it out. Three rules: the
-likeliest of the settings, their average weighing as likelihood, and a coordinate search from the likeliest. Prints
+tokens, the power of d), are found by likelihood on the others from values that leave all of it out. Three rules: the
+likeliest of the settings, their average weighing as likelihood, and the average of some drawn anew around that. Prints
 the table; --write puts it into docs/forecasts.md.
 """
 
@@ -16,10 +16,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import choosing
 import numpy as np
 import tuning
-from calibration import FOUR, SIX, variants_table, with_thinnings, write
+from calibration import FOUR, variants_table, with_thinnings, write
 from classics import S1
+from fresh_ladders import fresh
 from further_ladders import further
 from scipy.stats import qmc
 
@@ -28,9 +30,9 @@ from sweep_analysis.ladders import Ladder, published
 from sweep_analysis.predictive import Settings
 
 ROOT = Path(__file__).parents[1]
-DRAWN = 64
-STEP = 0.25
-"""Of a range, up and down, in the coordinate search."""
+DRAWN, DRAWN_ANEW = 64, 32
+AROUND = 0.25
+"""Of a range, up and down, within which is drawn anew."""
 RANGES = {
     "entropy_at": (0.0, 1.0),
     "entropy_slope": (0.0, 0.4),
@@ -57,8 +59,8 @@ RANGES = {
 }
 """Constants of fit and kernel. A range that begins above nothing is even in the logarithm."""
 SCALE = ("fit_factor", "floor", "off_optimum", "memory", "prior_weight")
-STRUCTURE = ("drift", "bend", "bend_power", "widening", "few_records", "below_data", "rungs_power")
-NOTHING_NEW = replace(S1, drift=1e-4, bend=1e-3, bend_power=1.0, few_records=0.5, below_data=0.005, inflation=1.0)
+STRUCTURE = ("drift", "bend", *tuning.STRUCTURE, "rungs_power")
+NOTHING_NEW = replace(S1, drift=1e-4, bend=1e-3, inflation=1.0, **choosing.LITTLE)
 """S1's scale, and of all that it has not as little as a logarithm can start from."""
 
 Place = tuple[float, ...]
@@ -70,14 +72,15 @@ def main() -> int:
     shared = os.environ.get("SCALINGSWEEP_SHARED", str(ROOT.parent / "shared"))
     parser.add_argument("--data", type=Path, default=Path(shared) / "data", help="folder of the four origins' runs")
     parser.add_argument("--further", type=Path, required=True, help="folder of the six further origins' runs")
+    parser.add_argument("--fresh", type=Path, required=True, help="folder of the four fresh origins' runs")
     parser.add_argument("--write", action="store_true", help="rewrite the table of docs/forecasts.md")
     options = parser.parse_args()
     try:
-        whole = {FOUR: published(options.data), SIX: further(options.further)}
+        four, others = published(options.data), [*further(options.further), *fresh(options.fresh)]
     except FileNotFoundError as error:
         print(f"{error.filename} is missing: name the folder of the published runs", file=sys.stderr)
         return 2
-    text = scored(Choice([ladder for ladders in whole.values() for ladder in ladders]), whole)
+    text = scored(Choice([*four, *others]), four)
     print(text)
     if options.write:
         write("blind", text)
@@ -88,6 +91,12 @@ def drawn(count: int = DRAWN, *, seed: int = 0) -> list[Place]:
     """So many places, filling the cube evenly."""
     points = qmc.Sobol(len(RANGES), rng=np.random.default_rng(seed)).random(count)
     return [tuple(point) for point in points.tolist()]
+
+
+def drawn_around(place: Place) -> list[Place]:
+    """Places that fill the part of the cube within `AROUND` of this one."""
+    low, high = (np.clip(np.array(place) + way * AROUND, 0.0, 1.0) for way in (-1, 1))
+    return [tuple(point) for point in (low + (high - low) * np.array(drawn(DRAWN_ANEW, seed=1))).tolist()]
 
 
 def settings_at(place: Place) -> Settings:
@@ -122,7 +131,7 @@ class Choice:
         return self.tables[place]
 
     def start(self, out: str) -> Settings:
-        """The scale by the nine, structure too, in the middle of all ranges: where every setting's own scale starts."""
+        """The scale by the others, structure too, in the middle of all ranges: where each setting starts."""
         if out not in self.starts:
             t = self.table((0.5,) * len(RANGES))
             keep = tuple(o for o in t.origins if o != out)
@@ -130,7 +139,7 @@ class Choice:
         return self.starts[out]
 
     def surprise(self, place: Place, out: str) -> float:
-        """Negative log likelihood a forecast on the nine, with the scale's constants that are likeliest there."""
+        """Negative log likelihood a forecast on the others, with the scale's constants that are likeliest there."""
         if (place, out) not in self.surprises:
             t = self.table(place)
             keep = tuple(o for o in t.origins if o != out)
@@ -142,25 +151,22 @@ class Choice:
         return min(drawn(), key=lambda place: self.surprise(place, out))
 
     def averaged(self, out: str) -> Place:
-        """The mean place, each weighing as its likelihood to the power of the number of ladders."""
-        surprises = np.array([self.surprise(place, out) for place in drawn()])
+        """The mean of the places drawn."""
+        return self._mean(drawn(), out)
+
+    def averaged_anew(self, out: str) -> Place:
+        """The mean of places drawn around the mean."""
+        return self._mean(drawn_around(self.averaged(out)), out)
+
+    def _mean(self, places: list[Place], out: str) -> Place:
+        """Each weighing as its likelihood to the power of the number of ladders."""
+        surprises = np.array([self.surprise(place, out) for place in places])
         ladders = sum(ladder.origin != out for ladder in self.whole)
         weights = np.exp(-ladders * (surprises - surprises.min()))
-        return tuple(np.average(drawn(), axis=0, weights=weights).tolist())
-
-    def searched(self, out: str) -> Place:
-        """One constant after the other moved up or down from the likeliest while that is likelier, once through all."""
-        best = self.likeliest(out)
-        for i in range(len(RANGES)):
-            for step in (STEP, -STEP):
-                moved = (*best[:i], min(1.0, max(0.0, best[i] + step)), *best[i + 1 :])
-                if self.surprise(moved, out) < self.surprise(best, out):
-                    best = moved
-                    break
-        return best
+        return tuple(np.average(places, axis=0, weights=weights).tolist())
 
     def tuned(self, place: Place, out: str) -> tuple[Settings, float]:
-        """Every constant of the scale on the nine, bend and inflation by coverage as in what ships."""
+        """Every constant of the scale on the others, bend and inflation by coverage as in what ships."""
         t = self.table(place)
         keep = tuple(o for o in t.origins if o != out)
         return tuning.tune(t, self.start(out), keep, evaluations=400, free=(*SCALE, *STRUCTURE))
@@ -169,18 +175,18 @@ class Choice:
 RULES: dict[str, Callable[[Choice, str], Place]] = {
     "the likeliest of those drawn": Choice.likeliest,
     "their average, weighing as likelihood": Choice.averaged,
-    "a coordinate search from the likeliest": Choice.searched,
+    "the average of some drawn anew around it": Choice.averaged_anew,
 }
 
 
-def scored(choice: Choice, whole: dict[str, list[Ladder]]) -> str:
-    """A row a rule: what it chose on nine origins, on the tenth."""
+def scored(choice: Choice, four: list[Ladder]) -> str:
+    """A row a rule: what it chose without one of the four, on that one."""
     rows = {}
     for name, rule in RULES.items():
-        places = {out: rule(choice, out) for out in choice.table(drawn()[0]).origins}
+        places = {out: rule(choice, out) for out in sorted({ladder.origin for ladder in four})}
         tables = {out: choice.table(place) for out, place in places.items()}
         rows[name] = (tables, {out: choice.tuned(place, out) for out, place in places.items()})
-    return variants_table(rows, whole)
+    return variants_table(rows, {FOUR: four})
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -66,6 +66,7 @@ def main() -> int:
     found = {name: _tuned_without(t, choosing.VARIANTS[name]) for name, t in tables.items()}
     rules = _by_rules(every, ladders, tables, found)
     shipped = tables[choosing.DEFAULT]
+    from_nothing = _from_nothing(*rules[AVERAGED])
     tuned, _ = tuning.tune(shipped, choosing.NEUTRAL, shipped.origins)
     everywhere = {name: tuning.tune(t, choosing.VARIANTS[name], t.origins)[1] for name, t in tables.items()}
     mean = choosing.averaged(everywhere, len(every))
@@ -76,11 +77,16 @@ def main() -> int:
         name = NAMES[number]
         left_out, declined = _leave_one_out(with_thinnings(some), found[choosing.DEFAULT])
         averaged, also_declined = _leave_one_out(with_thinnings(some), rules[AVERAGED][1])
+        nothing, nothing_declined = _leave_one_out(with_thinnings(some), from_nothing)
         sections[f"Leave one origin out, {name}: scale constants tuned on all others"] = _report_table(left_out)
         sections[f"… {name}, constants of fit and kernel averaged anew as well"] = _origins_table("averaged", averaged)
+        sections[f"… {name}, widening, power of d, few records and few tokens found from nothing as well"] = (
+            _origins_table("from nothing", nothing)
+        )
         documents[number] = {
             "leaveOneOriginOut": _document(left_out, declined),
             "constantsAveraged": _document(averaged, also_declined),
+            "structureFromNothing": _document(nothing, nothing_declined),
         }
     sections["Other rules for the same choice"] = variants_table(rules, whole)
     sections["One thing changed at a time: scale constants tuned on all others"] = variants_table(
@@ -97,6 +103,7 @@ def main() -> int:
     print(text)
     likeliest = {o: choosing.likeliest({name: f[o][1] for name, f in found.items()}) for o in shipped.origins}
     print("\nlikeliest, by origin left out:", likeliest)
+    print("structure, by origin left out:", {o: _structure(s) for o, (s, _) in from_nothing.items()})
     print("tuned on all:", {k: round(v, 4) for k, v in asdict(tuned).items() if isinstance(v, float)})
     print("averaged on all:", asdict(mean))
     if options.write:
@@ -186,6 +193,17 @@ def _by_rules(
     return given
 
 
+def _from_nothing(tables: Tables, chosen: Tuned) -> Tuned:
+    """The scale found anew on all origins but one, its structure free and begun from what S1 has of it."""
+    free = (*tuning.FREE, *tuning.STRUCTURE)
+    begin = {name: getattr(choosing.NEUTRAL, name) for name in (*tuning.FREE, "bend", "inflation")} | choosing.LITTLE
+    found = {}
+    for out, table in tables.items():
+        start = replace(chosen[out][0], **begin)
+        found[out] = tuning.tune(table, start, tuple(o for o in table.origins if o != out), evaluations=400, free=free)
+    return found
+
+
 def _without(column: str, table: str) -> str:
     """A table less one column."""
     rows = [line.split("|") for line in table.splitlines()]
@@ -194,7 +212,7 @@ def _without(column: str, table: str) -> str:
 
 
 def variants_table(variants: dict[str, tuple[Tables, Tuned]], whole: dict[str, list[Ladder]]) -> str:
-    """A row a variant: every origin's forecasts by the table and the scale constants found without it."""
+    """A row a variant: forecasts of the origins of `whole` by the table and the scale constants found without each."""
     lines = [
         "| | least origin, near | far | "
         + " | ".join(f"{name}: covered | width | ≤ 3x | far covered | far width" for name in whole)
@@ -209,7 +227,7 @@ def variants_table(variants: dict[str, tuple[Tables, Tuned]], whole: dict[str, l
             for key, values in tuning.worth(tables[origin], settings).items():
                 worth[key][there] = values[there]
         covered, width = worth["covered"], worth["width"]
-        least = [min(tuning.by_origin(t, covered, t.origins, far=far)) for far in (False, True)]
+        least = [min(tuning.by_origin(t, covered, tuple(found), far=far)) for far in (False, True)]
         cells = [name, *(f"{value:.3f}" for value in least)]
         for ladders in whole.values():
             here = (t.scored > 0) & np.isin(t.origin, [t.origins.index(x.origin) for x in ladders])
@@ -285,6 +303,10 @@ def _origins_table(name: str, scores: list[Score]) -> str:
     lines.append(_line("· jump ≤ 3x", summary.by_jump[0]))
     lines.append(_line(f"{name}, far", summary.far[0]))
     return "\n".join(lines)
+
+
+def _structure(settings: Settings) -> dict[str, float]:
+    return {name: round(getattr(settings, name), 3) for name in tuning.STRUCTURE}
 
 
 def _unfiltered_table(folder: Path) -> str:

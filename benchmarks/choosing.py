@@ -26,6 +26,9 @@ NEUTRAL = replace(
     inflation=1.0,
 )
 """Where every tuning starts."""
+LITTLE = {"widening": 0.25, "bend_power": 1.0, "few_records": 0.5, "below_data": 0.005}
+"""The scale's structure before anything was found: S1's widening, and of what S1 has not as little as a logarithm can
+start from."""
 AS_IN_S1 = replace(
     NEUTRAL,
     entropy_slope=0.2,

@@ -18,6 +18,8 @@ from sweep_analysis.ladders import Ladder
 from sweep_analysis.predictive import History, Settings
 
 FREE = ("fit_factor", "floor", "off_optimum", "drift", "memory", "prior_weight")
+STRUCTURE = ("widening", "bend_power", "few_records", "below_data")
+"""What the shape of the scale hangs on: set by hand in what ships, found as the others where asked for."""
 MOST = {"memory": 0.98, "bend_power": 3.0}
 """No more than this of a constant is tried."""
 FAR_WEIGHT = 0.3

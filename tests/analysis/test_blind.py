@@ -62,12 +62,13 @@ def test_the_origin_that_is_left_out_has_no_say(blind):
     assert said[0] == said[1]
 
 
-def test_a_search_moves_each_constant_one_step_where_that_is_likelier(blind):
-    choice, middle = blind.Choice([made("one", 0)]), (0.5,) * len(blind.RANGES)
-    choice.likeliest = lambda out: middle
-    choice.surprise = lambda place, out: (place[0] - 1.0) ** 2 + place[3] ** 2 + (place[5] - 0.6) ** 2
-    found = choice.searched("one")
-    assert found == (0.75, 0.5, 0.5, 0.25, *middle[4:])
+def test_what_is_drawn_anew_lies_around_a_place_and_within_the_ranges(blind):
+    place = (0.1, 0.9, *(0.5,) * (len(blind.RANGES) - 2))
+    low, high = (end(np.array(blind.drawn_around(place)), axis=0) for end in (np.min, np.max))
+    ends = np.array([(0.0, 0.35), (0.65, 1.0), *[(0.25, 0.75)] * (len(place) - 2)])
+    assert (low >= ends[:, 0]).all()
+    assert (high <= ends[:, 1]).all()
+    assert (high - low > 0.9 * (ends[:, 1] - ends[:, 0])).all()
 
 
 def test_the_average_is_the_likeliest_where_one_is_far_likelier(blind):
