@@ -55,8 +55,8 @@ class Router:
             return
         identity, old, new = change.identity, change.old, change.new
         self._queue.add(Key(SWEEPS.kind, identity.namespace, identity.name))
-        # Suspend, abort, retry and the end of a budget are wishes about the runs; and open attempts wait for a spec that
-        # was refused to be accepted, as it may be unchanged under another policy.
+        # Suspend, abort, retry and the end of a budget are wishes about the runs; and open attempts wait until a spec
+        # that was refused is accepted, as it may be unchanged under another policy.
         before, after = ((one.generation, one.finished, one.refused) if one is not None else None for one in (old, new))
         if before != after:
             for child in self._caches.runs.owned_by(identity.uid):
