@@ -306,7 +306,7 @@ JUDGED = {
     ),
     "storage in what cannot be a claim": (
         spec("storage: {uri: 'pvc://Our_Claim/web'}"),
-        "InvalidStorage: storage.uri pvc://Our_Claim/web names no claim; write pvc://CLAIM/PATH",
+        "InvalidStorage: storage.uri pvc://Our_Claim/web names no claim that can be; write pvc://CLAIM/PATH",
     ),
     "storage that leads out of its claim": (
         spec("storage: {uri: 'pvc://shared/../../etc'}"),

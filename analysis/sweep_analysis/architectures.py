@@ -233,7 +233,7 @@ def refuse(configuration: Mapping[str, Any], architecture: str) -> None:
 
 def refuse_unknown(configuration: Mapping[str, Any], architecture: str, fields: Set[str]) -> None:
     """Raises ValueError, with near names, for a field that is none of those that an architecture has."""
-    for field in configuration.keys() - fields:
+    for field in sorted(configuration.keys() - fields):
         own = sorted(name for name in fields - fields_of_all() if name not in _RULED and not at_random(name))
         near = difflib.get_close_matches(field, own, n=3, cutoff=0.6)
         said = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(own)}"

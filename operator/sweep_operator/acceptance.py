@@ -185,7 +185,7 @@ def _unmountable(spec: SweepSpec) -> Refused | None:
         return None
     uri, (claim, path) = spec.storage.uri, spec.storage.mounted
     if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", claim):
-        return Refused("InvalidStorage", f"storage.uri {uri} names no claim; write pvc://CLAIM/PATH")
+        return Refused("InvalidStorage", f"storage.uri {uri} names no claim that can be; write pvc://CLAIM/PATH")
     if ".." in path.split("/"):
         said = f"storage.uri {uri} leads out of its claim; write pvc://CLAIM/PATH without '..'"
         return Refused("InvalidStorage", said)
