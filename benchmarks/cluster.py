@@ -171,8 +171,9 @@ def promotions(sweeps: int, seconds: float = 60.0, per_second: float = 2.0) -> d
         world.Follower(api, RUNS.path(NAMESPACE), learn_run)
         world.Follower(api, JOBS.path(NAMESPACE), learn_job)
         with operator(plane, Path(name)) as process:
-            process.entry(r"caught up ([\d.]+) s after", 600)
-            _until(lambda: len(started) == 3 * sweeps, 600)
+            patience = max(600.0, 0.6 * sweeps)  # every sweep's three Jobs are created first: about fifteen a second
+            process.entry(r"caught up ([\d.]+) s after", patience)
+            _until(lambda: len(started) == 3 * sweeps, patience)
             time.sleep(10)
             before, cpu, megabytes = process.calls(), process.cpu_seconds(), process.megabytes()
             due: dict[str, list[str]] = {}
