@@ -18,6 +18,7 @@ from sweep_analysis.table import Records, Table, TableError, read
 
 PER_DECADE = 4  # rungs of records that name none: quarter decades of compute
 FLOOR_RUNGS = 7  # with fewer rungs no comparison may drop the floor E: it would do so at five, whatever the truth
+CORE = ("parameters", "tokens", "flops", "loss")  # columns whose every row must be usable
 USABLE = 1.0  # a mean held-out error of this many log units is no forecast
 
 
@@ -71,11 +72,10 @@ def choose(records: Records, laws: Sequence[str | Law] | None = None, **reading:
     laws: those compared; when None, every law of loss whose axes the records have. Raises TableError when no law can be
     fitted, with the reasons.
     """
-    table, forms = _gathered(records, laws, reading)
+    table, forms, reasons = _gathered(records, laws, reading)
     steps = _rungs(table)
     errors: dict[str, dict[int, float]] = {}
     fits: dict[str, Fit] = {}
-    reasons: dict[str, str] = {}
     for form in forms:
         whole = fit_table(table, form)
         fits[form.name] = whole
@@ -95,38 +95,55 @@ def choose(records: Records, laws: Sequence[str | Law] | None = None, **reading:
     shared = sorted(set.intersection(*(set(found) for found in able.values())))
     held = {name: np.array([found[k] for k in shared]) for name, found in able.items()}
     best = _winner(held, fits, len(steps), reasons)
-    order = sorted(forms, key=lambda f: (f.name != best, f.name not in held, _mean(held.get(f.name)), f.name))
+    order = sorted(reasons, key=lambda name: (name != best, name not in held, _mean(held.get(name)), name))
     candidates = tuple(
         Candidate(
-            law=form.name,
-            chosen=form.name == best,
-            steps=len(errors.get(form.name, ())),
-            held_out=float(held[form.name].mean()) if form.name in held else None,
-            in_sample=_in_sample(fits[form.name]),
-            reason=reasons[form.name],
+            law=name,
+            chosen=name == best,
+            steps=len(errors.get(name, ())),
+            held_out=float(held[name].mean()) if name in held else None,
+            in_sample=_in_sample(fits.get(name)),
+            reason=reasons[name],
         )
-        for form in order
+        for name in order
     )
     return Choice(fits[best], candidates)
 
 
 def _gathered(
     records: Records, laws: Sequence[str | Law] | None, reading: Mapping[str, Any]
-) -> tuple[Table, tuple[Law, ...]]:
-    """The table that every compared law can be fitted to, and those laws."""
+) -> tuple[Table, tuple[Law, ...], dict[str, str]]:
+    """The table that every compared law can be fitted to, those laws, and why others of the records' columns are none.
+
+    What a law of size, data and compute reads must be there in every row; a further column that is not (a tracker's
+    `steps`, say) costs its own laws alone.
+    """
     if laws is not None:
         forms = tuple(law_of(law) for law in laws)
         needs = dict.fromkeys(n for f in forms for n in (*(a.name for a in f.axes), f.response))
-        return read(records, tuple(needs), **reading), forms
-    seen = read(records, ("loss",), **reading)
-    has = set(seen.columns)
-    if {"parameters", "tokens"} <= has:
-        has.add("flops")
-    forms = tuple(f for f in LAWS.values() if f.response == "loss" and {a.name for a in f.axes} <= has)
-    if not forms:
-        raise TableError(f"{seen.source} has no columns that a law of loss needs; it has {', '.join(sorted(has))}")
-    needs = dict.fromkeys(n for f in forms for n in (*(a.name for a in f.axes), "loss"))
-    return read(records, tuple(needs), **reading), forms
+        return read(records, tuple(needs), **reading), forms, {}
+    of_loss = [law for law in LAWS.values() if law.response == "loss"]
+    levels = {a.name: a.levels for law in of_loss for a in law.axes if a.name not in CORE}
+    further = tuple(levels)
+    seen = read(records, ("loss",), also=further, **reading)
+    has = {name for name in CORE if name in seen.named}
+    if "parameters" in has and has & {"tokens", "flops"}:
+        has |= {"tokens", "flops"}
+    usable = {name for name in further if name in seen.columns and float(seen[name].min()) > 0}
+    varied = {name for name in usable if np.ptp(seen[name]) > 0 or levels[name] < 2}  # a constant makes no candidate
+    able, reasons = [], {}
+    for law in of_loss:
+        names = {a.name for a in law.axes}
+        broken = sorted(name for name in names if name in further and name in seen.named and name not in usable)
+        if names <= has | varied:
+            able.append(law)
+        elif broken and names <= has | varied | set(broken):
+            reasons[law.name] = f"ruled out: not every row has {' and '.join(broken)} as a number greater than zero"
+    if not able:
+        found = ", ".join(sorted(seen.columns))
+        raise TableError(f"{seen.source}: no columns that a law of loss needs, only {found}; map them with columns=…")
+    needs = dict.fromkeys(n for f in able for n in (*(a.name for a in f.axes), "loss"))
+    return read(records, tuple(needs), **reading), tuple(able), reasons
 
 
 def _rungs(table: Table) -> list[Array]:
@@ -166,11 +183,12 @@ def _winner(held: Mapping[str, Array], fits: Mapping[str, Fit], rungs: int, reas
     open_names = [n for n in held if mean[n] < USABLE] or list(held)
     floored = [n for n in open_names if fits[n].form.floor]
     if rungs < FLOOR_RUNGS and floored:
-        for name in set(open_names) - set(floored):
+        shadowed = {n for n in open_names if any(_base(fits[n].form) <= _base(fits[f].form) for f in floored)}
+        for name in shadowed - set(floored):
             reasons[name] = (
                 f"ruled out: it has no floor, and {rungs} rungs are fewer than the {FLOOR_RUNGS} that could say so"
             )
-        open_names = floored
+        open_names = [n for n in open_names if n in floored or n not in shadowed]
     lowest = min(open_names, key=lambda n: (mean[n], len(fits[n].constants)))
     best = lowest
     for name in sorted(open_names, key=lambda n: len(fits[n].constants)):
@@ -182,14 +200,34 @@ def _winner(held: Mapping[str, Array], fits: Mapping[str, Fit], rungs: int, reas
             break
     count = len(next(iter(held.values())))
     for name in held:
+        k, own = len(fits[best].constants), len(fits[name].constants)
         if name == best:
             simpler = f", within one standard error of {lowest} with fewer constants" if best != lowest else ""
-            reasons[name] = f"chosen: {_percent(mean[name])} held-out error over {count} steps{simpler}"
+            if rungs < FLOOR_RUNGS and not fits[name].form.floor and _untried(fits, held, fits[name].form):
+                simpler += "; no law with a floor could be tried against it: add rungs"
+            steps = f"{count} step{'s' if count > 1 else ''}"
+            reasons[name] = f"chosen: {_percent(mean[name])} held-out error over {steps}{simpler}"
+        elif name not in reasons and mean[name] < mean[best]:
+            reasons[name] = (
+                f"ruled out: {_percent(mean[name])} held-out error, not a standard error below {best}'s"
+                f" {_percent(mean[best])}, with {own} constants against {k}"
+            )
         elif name not in reasons:
             reasons[name] = (
                 f"ruled out: {_percent(mean[name])} held-out error, against {_percent(mean[best])} of {best}"
             )
     return best
+
+
+def _base(form: Law) -> set[str]:
+    """What a law's axes are made of: compute is size times data."""
+    return {n for a in form.axes for n in (("parameters", "tokens") if a.name == "flops" else (a.name,))}
+
+
+def _untried(fits: Mapping[str, Fit], held: Mapping[str, Array], form: Law) -> bool:
+    """Whether a law with a floor fits the records in the place of this one, but could not forecast any of them."""
+    rivals = [fit for name, fit in fits.items() if name not in held and fit.usable and fit.form.floor]
+    return any(_base(form) <= _base(fit.form) for fit in rivals)
 
 
 def _percent(error: float | None) -> str:
@@ -200,8 +238,8 @@ def _mean(errors: Array | None) -> float:
     return float("inf") if errors is None or not errors.size else float(errors.mean())
 
 
-def _in_sample(fit: Fit) -> float | None:
-    if not fit.usable:
+def _in_sample(fit: Fit | None) -> float | None:
+    if fit is None or not fit.usable:
         return None
     told = fit.predict(**{a.name: fit.table[a.name] for a in fit.form.axes})
     return float(np.sqrt(np.mean(np.log(told / fit.table[fit.form.response]) ** 2)))

@@ -208,7 +208,7 @@ def envelope_frontier(records: Records, *, confidence: float = 0.95, seed: int =
     """
     table = read(records, ("parameters", "tokens", "loss"), **reading)  # type: ignore[arg-type]  # checked by read
     if "run" not in table.labels:
-        raise TableError(f"{table.source} has no column run: approach 1 needs learning curves, several rows a run")
+        raise TableError(f"{table.source}: no column run; approach 1 needs learning curves, several rows a run")
     names = sorted(set(table.labels["run"]))
     labels = np.array(table.labels["run"])
     C = 6.0 * table["parameters"] * table["tokens"]

@@ -72,6 +72,52 @@ def test_one_ratio_rules_the_surface_out_with_the_remedy():
     assert "add a second ratio" in reason
 
 
+def test_a_law_of_a_further_column_is_a_candidate_where_the_column_varies():
+    N, experts = (v.ravel() for v in np.meshgrid(np.geomspace(1e7, 3e9, 6), [1.0, 2.0, 8.0, 32.0, 128.0, 512.0]))
+    truth = {"a": -0.08, "b": -0.1, "c": 0.004, "d": 2.4, "E_start": 2.0, "E_max": 300.0}
+    noise = np.exp(1e-3 * np.random.default_rng(0).standard_normal(len(N)))
+    routed = {"parameters": N, "experts": experts}
+    routed["loss"] = LAWS["RoutedExperts"].predict(truth, **routed) * noise
+    assert sa.choose(routed).law == "RoutedExperts"
+    assert sa.choose({**routed, "tokens": np.full(len(N), 1.3e11)}).law == "RoutedExperts"
+    s = np.geomspace(512, 32768, 7)
+    assert sa.choose({"context": s, "loss": 1.8 + 2 * s**-0.3}).law == "ContextLength"
+
+
+def test_a_further_column_with_gaps_costs_its_own_law_alone():
+    data = _ladder()
+    steps = np.where(np.arange(len(data["loss"])) == 3, np.nan, data["tokens"] / 1e6)
+    choice = sa.choose({**data, "steps": steps, "context": np.full(len(steps), 2048.0)})
+    reasons = {c.law: c.reason for c in choice.candidates}
+    assert "not every row has steps" in reasons["KaplanParametersSteps"]
+    assert "ContextLength" not in reasons
+    assert choice.fit.constants == sa.choose(data).fit.constants
+
+
+def test_a_choice_names_the_row_whose_size_or_data_is_missing():
+    data = _ladder()
+    data["tokens"] = np.where(np.arange(len(data["loss"])) == 2, np.nan, data["tokens"])
+    with pytest.raises(TableError, match="row 3 of the records: tokens is missing"):
+        sa.choose(data)
+
+
+def test_why_a_law_of_lower_error_was_ruled_out_is_said():
+    lower = []
+    for seed in range(6):
+        best, *others = sa.choose(_ladder(sizes=5, seed=seed), ["Chinchilla", "OverTraining"]).candidates
+        lower += [c for c in others if c.held_out < best.held_out]
+    assert lower
+    for candidate in lower:
+        assert "no floor" in candidate.reason or "not a standard error below" in candidate.reason
+
+
+def test_a_law_without_a_floor_that_nothing_could_be_tried_against_says_so():
+    N = np.array([2e7, 6e7, 2e8, 6e8])
+    chosen = sa.choose({"parameters": N, "tokens": 20 * N, "loss": _loss(N, 20 * N)}).candidates[0]
+    assert chosen.law.startswith("Kaplan")  # at one ratio they are one law
+    assert "no law with a floor could be tried against it" in chosen.reason
+
+
 def test_nothing_to_choose_is_said():
     with pytest.raises(TableError, match="no law can be chosen"):
         sa.choose({"parameters": [1e8], "tokens": [1e9], "loss": [3.0]})

@@ -166,9 +166,9 @@ def test_rows_without_a_value_may_be_dropped():
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ({"parameters": N, "tokens": D}, "no column loss: it has parameters, tokens"),
+        ({"parameters": N, "tokens": D}, "no column loss among parameters, tokens"),
         ({"parameters": N, "tokens": D[:3], "loss": L}, "differ in length"),
-        ([], "no rows|no column"),
+        ([], "no rows in the records"),
         ([1, 2], "row 1 of the records is a int"),
         (7, "cannot read records from int"),
         ("nowhere.csv", "there is no file nowhere.csv"),
@@ -195,8 +195,51 @@ def test_a_damaged_file_is_refused_in_one_sentence(tmp_path, name, text, said):
         fit(_written(tmp_path / name, text))
 
 
+def test_a_line_is_the_files_own_whatever_stands_before_it(tmp_path):
+    rows = [f"{n},{d},{v}" for n, d, v in zip(N, D, L, strict=True)]
+    gaps = _written(tmp_path / "gaps.csv", "\n".join(["N,D,L", rows[0], "", rows[1], "1e8,1e9,bad"]))
+    with pytest.raises(TableError, match=r"line 5 of gaps\.csv: L is 'bad'"):
+        fit(gaps)
+    notes = _written(tmp_path / "notes.csv", 'note,N,D,L\n"two\nlines",1e8,1e9,3\nx,1e8,1e9,bad\n')
+    with pytest.raises(TableError, match=r"line 4 of notes\.csv: L is 'bad'"):
+        fit(notes)
+    objects = _written(tmp_path / "gaps.jsonl", '{"N": 1e8, "D": 1e9, "L": 3}\n\n{"N": 1e8, "D": 1e9, "L": "bad"}\n')
+    with pytest.raises(TableError, match=r"line 3 of gaps\.jsonl: L is 'bad'"):
+        fit(objects)
+
+
+def test_a_damaged_parquet_file_is_refused_in_one_sentence(tmp_path):
+    (tmp_path / "runs.parquet").write_bytes(b"nothing of the kind")
+    with pytest.raises(TableError, match=r"runs\.parquet is no Parquet file"):
+        fit(tmp_path / "runs.parquet")
+
+
+def test_exports_of_experiment_trackers_are_read_by_a_column_map(tmp_path):
+    head = '"Name","State","config.model.n","config.tokens","val/loss","Notes"'
+    runs = [f'"run-{i}","finished","{n}","{d}","{v}","a, b"' for i, (n, d, v) in enumerate(zip(N, D, L, strict=True))]
+    crashed = '"run-99","crashed","1e9","2e10","",""'
+    wandb = _written(tmp_path / "wandb.csv", "\n".join([head, *runs, crashed]))
+    names = {"parameters": "config.model.n", "tokens": "config.tokens", "loss": "val/loss", "run": "Name"}
+    with pytest.raises(TableError, match=r"line 14 of wandb\.csv: loss is missing"):
+        fit(wandb, columns=names)
+    kept = fit(wandb, columns=names, missing="drop")
+    assert kept.constants == fit(COLUMNS).constants
+    assert len(set(kept.table.labels["run"])) == 12
+    rows = [f"{i},FINISHED,{n},{d},{v}" for i, (n, d, v) in enumerate(zip(N, D, L, strict=True))]
+    mlflow = _written(tmp_path / "mlflow.csv", "\n".join(["run_id,status,params.n,params.d,metrics.loss", *rows]))
+    names = {"parameters": "params.n", "tokens": "params.d", "loss": "metrics.loss"}
+    assert fit(mlflow, columns=names).constants == fit(COLUMNS).constants
+
+
+def test_a_column_map_of_what_no_law_reads_is_refused_with_the_right_name():
+    with pytest.raises(TableError, match="names lss, which no law reads; did you mean loss"):
+        fit(COLUMNS, columns={"lss": "loss"})
+    with pytest.raises(TableError, match="names colour, which no law reads; this law reads parameters, tokens, loss"):
+        fit({**COLUMNS, "c": L}, columns={"colour": "c"})
+
+
 def test_a_wrong_column_map_lists_what_is_there():
-    with pytest.raises(TableError, match=r"no column 'M' \(wanted as parameters\); it has parameters, tokens, loss"):
+    with pytest.raises(TableError, match=r"no column 'M' \(wanted as parameters\) among parameters, tokens, loss"):
         fit(COLUMNS, columns={"parameters": "M"})
 
 

@@ -140,7 +140,7 @@ def test_records_that_cannot_be_compared_stop_the_ladder_at_its_first_rung(manif
     ("text", "sentence"),
     [
         ("", "earlier.csv is empty; its first line should name the columns"),
-        ("parameters,loss\n1000,3.0\n", "earlier.csv has no column tokens"),
+        ("parameters,loss\n1000,3.0\n", "earlier.csv: no column tokens"),
         ("N,D,L\n1000,20000,-1\n", "line 2 of earlier.csv: loss is -1; it must be a finite number greater than zero"),
         ("N,D,L\n1e17,20000,3\n", "parameters is 1e+17; it must be within 1 and 2^53"),
         ("N,D,L\n" + "1000,20000,3\n" * 4097, "spec.records names 4,097 records; at most 4,096 are taken in all"),

@@ -27,6 +27,7 @@ class Axis:
     unit: str
     logarithmic: bool = True
     levels: int = 2  # distinct values that identify the law
+    by_ratio: bool | None = None  # whether values are distinct by their ratio; None: where the axis is logarithmic
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,12 @@ class Law(ABC):
             if wrong:
                 raise KeyError(f"{self.name} is a law of {', '.join(names)}; {word}: {', '.join(wrong)}")
         for axis in self.axes:
-            given = np.asarray(values[axis.name], dtype=float)
+            try:
+                given = np.asarray(values[axis.name], dtype=float)
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"{axis.name} is {values[axis.name]!r}; a number would be right, such as 7e9"
+                ) from None
             bad = ~np.isfinite(given) | (axis.logarithmic & (given <= 0))
             if bad.any():
                 right = "a finite number greater than zero" if axis.logarithmic else "a finite number"
@@ -190,7 +196,8 @@ class Law(ABC):
     def identifies(self, values: Mapping[str, Any]) -> str | None:
         """None, or one sentence why points at these axis values cannot identify the law, and the remedy."""
         for axis in self.axes:
-            levels = distinct(np.atleast_1d(np.asarray(values[axis.name], dtype=float)), axis.logarithmic)
+            by_ratio = axis.logarithmic if axis.by_ratio is None else axis.by_ratio
+            levels = distinct(np.atleast_1d(np.asarray(values[axis.name], dtype=float)), by_ratio)
             if levels < axis.levels:
                 return (
                     f"{self.name} needs at least {axis.levels} distinct values of {axis.name}, and there "

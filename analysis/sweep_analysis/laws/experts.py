@@ -86,7 +86,7 @@ class RoutedExperts(Law):
     )
     axes = (
         Axis("parameters", "N", "parameters of the dense base", levels=3),
-        Axis("experts", "E", "experts", logarithmic=False, levels=4),
+        Axis("experts", "E", "experts", logarithmic=False, levels=4, by_ratio=True),
     )
     constants = (
         Constant("a", "1", "exponent of size, one expert", positive=False, low=-4.0, high=4.0),
