@@ -5,7 +5,11 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from sweep_analysis import ladders
+from sweep_analysis.fit import fit
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("SCALINGSWEEP_SHARED", ROOT / "../shared")) / "data"
@@ -75,3 +79,13 @@ def test_valleys_of_the_runs_themselves_agree_with_the_published_exponents(publi
 
 def test_the_page_is_what_the_command_writes(published):
     assert (ROOT / "docs/published.md").read_text(encoding="utf-8") == published.page(DATA)
+
+
+def test_no_published_ladder_is_suspected_of_mixed_units():
+    for ladder in ladders.published(DATA):
+        points = [point for rung in ladder.rungs for point in rung]
+        columns = {name: np.array([getattr(p, name) for p in points]) for name in ("parameters", "tokens", "loss")}
+        assert fit(columns).warnings == (), ladder.name
+        bits = fit({**columns, "loss": columns["loss"] / np.log(2)}).warnings
+        assert len(bits) == 1, ladder.name
+        assert "in bits" in bits[0]

@@ -259,6 +259,17 @@ def test_units_that_look_mixed_up_are_said_and_nothing_is_changed():
     assert "are units mixed" in _warned(tokens=mixed)
 
 
+@pytest.mark.parametrize("which", ["largest", "every third", "one"])
+def test_losses_of_which_some_are_in_bits_are_suspected(which):
+    row = np.arange(len(N))
+    some = {"largest": row > 8, "every third": row % 3 == 1, "one": row == 5}[which]
+    noisy = L * np.exp(2e-3 * np.random.default_rng(0).standard_normal(len(L)))
+    assert _warned(loss=noisy) == ""
+    said = _warned(loss=np.where(some, noisy / math.log(2), noisy))
+    assert said.startswith(f"{some.sum()} of 12 losses are about 1.")
+    assert "are some in bits" in said
+
+
 def test_a_column_named_for_bits_is_suspected():
     result = fit({"N": N, "D": D, "val_bpb": L}, columns={"loss": "val_bpb"})
     assert "seems to hold bits" in result.warnings[0]
