@@ -164,6 +164,7 @@ _SIZES = "parameters, model.width and model.layers"
 _HEADS = "model.heads and model.width"
 _HEAD_SIZE = "model.headSize; set it there"
 _LIBRARYS = "the architecture, whose layers alternate as the library has it"
+_WHOLE = "training.sequenceLength: attention sees the whole of it"
 _COSTS = "the architecture, whose cost is counted as the rule has it"
 _RULED = {
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "num_hidden_layers", "num_layers", "n_layers"), _SIZES),
@@ -172,25 +173,34 @@ _RULED = {
     **dict.fromkeys(("shared_experts_intermediate_size", "moe_shared_expert_intermediate_size"), _SIZES),
     **dict.fromkeys(("shared_intermediate_size", "expert_ffn_hidden_size", "emb_dim", "d_inner", "lru_width"), _SIZES),
     **dict.fromkeys(("kv_lora_rank", "q_lora_rank", "mamba_dt_rank", "embedding_size", "conv_dim"), _SIZES),
+    **dict.fromkeys(("decoder_layers", "encoder_layers", "decoder_ffn_dim", "encoder_ffn_dim"), _SIZES),
+    **dict.fromkeys(("feed_forward_size", "o_lora_rank", "o_groups", "hc_lowrank"), _SIZES),
     **dict.fromkeys(("attn_config", "ffn_config", "ffn_proj_factor", "ffn_round_up_to_multiple_of"), _SIZES),
     **dict.fromkeys(("mamba_n_heads", "mamba_num_heads", "n_mamba_heads", "num_heads", "mamba_d_head"), _HEADS),
     **dict.fromkeys(("linear_num_key_heads", "linear_num_value_heads", "linear_num_heads", "d_head"), _HEADS),
     **dict.fromkeys(
         ("swa_num_attention_heads", "num_attention_heads_per_layer", "mamba_head_dim", "mamba_d_ssm"), _HEADS
     ),
+    **dict.fromkeys(("index_n_heads", "indexer_n_heads", "indexer_kv_heads"), _HEADS),
+    **dict.fromkeys(("index_head_dim", "indexer_head_dim", "attention_head_size"), _HEAD_SIZE),
     **dict.fromkeys(("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "swa_head_dim"), _HEAD_SIZE),
     **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim", "linear_head_dim"), _HEAD_SIZE),
     **dict.fromkeys(("global_head_dim", "kv_channels"), _HEAD_SIZE),
     "swa_num_key_value_heads": "model.kvHeads; set it there",
     **dict.fromkeys(("layer_types", "layers_block_type", "block_types", "mlp_layer_types"), _LIBRARYS),
+    **dict.fromkeys(("attn_layers", "indexer_types"), _LIBRARYS),
     **dict.fromkeys(("first_k_dense_replace", "num_dense_layers", "mlp_only_layers"), _LIBRARYS),
     **dict.fromkeys(("moe_layer_start_index", "moe_layer_end_index", "moe_layer_interval"), _LIBRARYS),
     **dict.fromkeys(("num_attention_heads", "n_heads", "n_head"), "model.heads; set it there"),
+    **dict.fromkeys(("decoder_attention_heads", "encoder_attention_heads"), "model.heads; set it there"),
     "num_key_value_heads": "model.kvHeads; set it there",
     "head_dim": "model.headSize; set it there",
     "vocab_size": "training.tokenizer",
     "tie_word_embeddings": "model.tiedEmbeddings; set it there",
     **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len", "rel_extent"), "training.sequenceLength"),
+    **dict.fromkeys(("max_target_positions", "axial_pos_embds"), "training.sequenceLength"),
+    **dict.fromkeys(("index_topk", "indexer_budget", "indexer_compress_ratio"), _WHOLE),
+    **dict.fromkeys(("local_attn_chunk_length", "lsh_attn_chunk_length"), _WHOLE),
     **dict.fromkeys(("H_cycles", "L_cycles", "num_layers_per_stack", "zero_expert_num"), _COSTS),
     "cross_attention_layers": "the family: no layer here waits for another model's states",
     **dict.fromkeys(("model_type", "architectures"), "model.architecture; set it there"),

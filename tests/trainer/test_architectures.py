@@ -30,7 +30,12 @@ LENGTH = 16
 SAMPLE = {
     "afmoe": {"num_experts": 4, "num_experts_per_tok": 2},
     "apertus": {},
+    "axk2": {"n_routed_experts": 4, "num_experts_per_tok": 2},
+    "bart": {},
     "bert": {},
+    "bigbird_pegasus": {},
+    "blenderbot": {},
+    "blenderbot-small": {},
     "bloom": {},
     "codegen": {},
     "cohere_compass_text": {},
@@ -40,13 +45,17 @@ SAMPLE = {
     "dbrx": {"moe_num_experts": 4, "moe_top_k": 2},
     "deepseek_v2": {"n_routed_experts": 4, "num_experts_per_tok": 2},
     "deepseek_v3": {"n_routed_experts": 4, "num_experts_per_tok": 2},
+    "deepseek_v32": {"n_routed_experts": 4, "num_experts_per_tok": 2},
+    "deepseek_v4": {"n_routed_experts": 4, "num_experts_per_tok": 2},
     "doge": {},
+    "dots3_note_text": {"n_routed_experts": 4, "num_experts_per_tok": 2},
     "emu3": {},
     "gemma": {},
     "gemma2": {},
     "gemma3": {},
     "gemma3_text": {},
     "glm4": {},
+    "glm_moe_dsa": {"n_routed_experts": 4, "num_experts_per_tok": 2},
     "gpt2": {},
     "gpt_bigcode": {},
     "gpt_neo": {},
@@ -54,6 +63,7 @@ SAMPLE = {
     "gptj": {},
     "granite": {},
     "granitemoe": {"num_local_experts": 4},
+    "hy_v4": {"n_routed_experts": 4, "num_experts_per_tok": 2},
     "inkling_text": {"n_routed_experts": 4, "num_experts_per_tok": 2},
     "jamba": {"num_experts": 4, "num_experts_per_tok": 2},
     "jetmoe": {"num_local_experts": 4},
@@ -62,10 +72,13 @@ SAMPLE = {
     "longcat_flash": {"n_routed_experts": 4, "moe_topk": 2},
     "mamba": {},
     "mamba2": {},
+    "marian": {},
+    "mbart": {},
     "mimo_v2_flash": {"n_routed_experts": 4, "num_experts_per_tok": 2},
     "mistral": {},
     "mllama": {},
     "moshi": {},
+    "mvp": {},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 1},
     "mpt": {},
     "nemotron": {},
@@ -76,21 +89,28 @@ SAMPLE = {
     "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
     "openai-gpt": {},
     "opt": {},
+    "pegasus": {},
     "persimmon": {},
     "phi": {},
     "phi3": {},
+    "plbart": {},
     "qwen2": {},
     "qwen2_moe": {"num_experts": 4, "num_experts_per_tok": 2},
     "qwen3": {},
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2},
     "qwen3_next": {"num_experts": 4, "num_experts_per_tok": 2},
+    "qwen4_exp_text": {"num_experts": 4, "num_experts_per_tok": 2},
     "recurrent_gemma": {},
+    "reformer": {},
     "roberta": {},
     "rwkv": {},
     "smollm3": {},
     "stablelm": {},
     "starcoder2": {},
+    "trocr": {},
+    "whisper": {},
     "xglm": {},
+    "xlnet": {},
     "xlstm": {},
     "xmod": {},
 }
@@ -234,6 +254,53 @@ def test_what_no_gradient_moves_is_kept_but_is_no_parameter() -> None:
     assert len([name for name in fixed(built) if name.endswith("expert_bias")]) == 4
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("axk2", "deepseek_v32", "dots3_note_text", "glm_moe_dsa", "hy_v4", "qwen4_exp_text"),  # an indexer
+        *("bart", "bigbird_pegasus", "marian", "trocr", "whisper"),  # attention to an encoder
+        *("deepseek_v4", "reformer", "xlnet"),
+    ],
+)
+def test_what_the_loss_does_not_reach_changes_no_logit_and_all_else_has_a_gradient(name: str) -> None:
+    from sweep_trainer.huggingface import HuggingFaceModel
+    from sweep_trainer.model import fixed
+
+    shape = shape_of_width(64, 259, model_of(name, configuration=SAMPLE[name] or None), 4, LENGTH)
+    model = HuggingFaceModel(shape, LENGTH, 0)
+    batches = [torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (8, LENGTH + 1))) for seed in range(3)]
+    for tokens in batches:
+        model.loss(tokens).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert parameters_of(model) == shape.parameters
+    with torch.no_grad():
+        before = model.eval()(batches[0][:, :-1])
+        beside = [b for n, b in fixed(model).items() if re.search("indexer|encoder_attn|seg_embed|mask_emb|lm_head", n)]
+        for buffer in beside:
+            buffer.normal_(generator=torch.Generator().manual_seed(1))
+        assert bool(beside) == (name != "deepseek_v4")
+        np.testing.assert_array_equal(model(batches[0][:, :-1]), before)
+
+
+def test_an_indexer_that_chose_less_than_the_context_would_leave_its_random_weights_in_the_loss() -> None:
+    from sweep_trainer.huggingface import HuggingFaceModel
+
+    shape = shape_of_width(64, 259, model_of("deepseek_v32", configuration=SAMPLE["deepseek_v32"]), 4, LENGTH)
+    model = HuggingFaceModel(shape, LENGTH, 0).eval()
+    indexers = [module for module in model.modules() if hasattr(module, "index_topk")]
+    assert [indexer.index_topk for indexer in indexers] == [LENGTH] * 4
+    tokens = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (8, LENGTH)))
+    losses = []
+    for seed in range(2):
+        for indexer in indexers:
+            indexer.index_topk = LENGTH // 4
+            for buffer in indexer.buffers():
+                buffer.normal_(generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            losses.append(float(model.loss(tokens)))
+    assert losses[0] != losses[1]
+
+
 def test_heads_come_in_the_multiples_that_an_architecture_asks_for() -> None:
     assert facts_of("diffllama").heads_multiple == 2
     for parameters in (100_000, 1_000_000):
@@ -261,9 +328,12 @@ def test_a_state_space_model_computes_no_attention_scores() -> None:
     [
         ({"architecture": "gpt3"}, "has no causal language model 'gpt3'; did you mean gptj or gpt2"),
         ({"architecture": "an-unheard-of-one"}, "docs/training.md"),
-        ({"architecture": "bart"}, "bart .* cannot be sized by the shape rule: it is the decoder of a pair"),
+        ({"architecture": "blt"}, "blt .* cannot be sized by the shape rule: it is four models"),
         ({"architecture": "musicgen"}, "musicgen .* cannot be sized by the shape rule"),
-        ({"architecture": "deepseek_v4"}, "an indexer chooses what attention looks at"),
+        (
+            {"architecture": "deepseek_v32", "configuration": {"index_topk": 64}},
+            "configuration.index_topk follows from training.sequenceLength: attention sees the whole of it",
+        ),
         ({"architecture": "zamba", "layers": 7, "tied_embeddings": True}, "zamba needs 8 layers or more, not 7"),
         ({"configuration": {"rms_norm_epsilon": 1e-5}}, "llama has no such field; did you mean rms_norm_eps"),
         ({"configuration": {"zzz": 1}}, "configuration.zzz: llama has no such field; it has attention_bias"),
@@ -387,7 +457,7 @@ spec:
     [
         ("architecture: mixtral, configuration: {num_local_experts: 4}", 0, "climb: fine, 4 rungs of 4 runs in all"),
         ("architecture: gpt3", 2, "spec.training.model: transformers .* has no causal language model 'gpt3'"),
-        ("architecture: bart", 2, "architecture bart .* cannot be sized by the shape rule"),
+        ("architecture: blt", 2, "architecture blt .* cannot be sized by the shape rule"),
         ("architecture: gpt2, configuration: {n_embd: 4}", 2, "configuration.n_embd follows from parameters"),
         ("architecture: gpt2, configuration: {scale_attn: true}", 2, "did you mean scale_attn_weights"),
     ],

@@ -27,14 +27,27 @@ SIZE = 150_000
 FEW = {"num_experts": 4, "num_experts_per_tok": 2}
 ROUTED = {"n_routed_experts": 4, "num_experts_per_tok": 2}
 TRIED = {
+    "axk2": ROUTED,  # an indexer beside attention, as all that are called indexed
+    "bart": {},  # the decoder of a pair
+    "bigbird_pegasus": {},
+    "deepseek_v32": ROUTED,  # indexed
     "deepseek_v3": ROUTED,  # latent attention and experts
+    "deepseek_v4": ROUTED,  # residual streams side by side
+    "dots3_note_text": ROUTED,  # indexed
     "falcon_h1": {},  # a state space and attention side by side
+    "glm_moe_dsa": ROUTED,  # indexed
+    "hy_v4": ROUTED,  # indexed, with sinks and residual streams
     "jamba": FEW,  # state spaces, attention and experts in turn
     "jetmoe": {"num_local_experts": 4},  # experts of attention as well
     "mamba2": {},  # no attention
+    "marian": {},  # the decoder of a pair, with fixed positions
     "mllama": {},  # the text half of one that sees
     "olmo_hybrid": {},  # has a layer of each kind at least
     "qwen3_next": FEW,  # linear attention, gated attention and experts
+    "qwen4_exp_text": FEW,  # linear attention and indexed
+    "reformer": {},  # reversible layers
+    "whisper": {},  # the decoder of a pair
+    "xlnet": {},  # positions relative to each other
     "zamba": {},  # layers that share their attention
 }
 """Architectures, and what is laid over their configuration."""
@@ -56,8 +69,9 @@ def loaded(folder: Path) -> torch.nn.Module:
     """By `transformers`, as the class that its `config.json` names."""
     document = json.loads((folder / "config.json").read_text())
     (name,) = document["architectures"]
-    model = getattr(transformers, name).from_pretrained(folder, dtype=torch.float32)
+    model, told = getattr(transformers, name).from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     assert isinstance(model, torch.nn.Module)
+    assert not told["missing_keys"] | told["unexpected_keys"] | told["mismatched_keys"], told
     return model.eval()
 
 

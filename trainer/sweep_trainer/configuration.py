@@ -14,18 +14,25 @@ from sweep_analysis.architectures import EXPERTS, MET, at_random
 from sweep_analysis.shape import Shape
 
 NAMES: Mapping[str, tuple[str, ...]] = {
-    "layers": ("num_hidden_layers", "num_layers", "n_layers", "n_layer"),
+    "layers": ("decoder_layers", "num_decoder_layers", "num_hidden_layers", "num_layers", "n_layers", "n_layer"),
     "width": ("hidden_size", "d_model", "n_embd"),
     "vocabulary": ("vocab_size",),
-    "heads": ("num_attention_heads", "n_heads", "n_head", "num_key_value_heads"),
+    "heads": (
+        *("decoder_attention_heads", "num_decoder_attention_heads"),
+        *("num_attention_heads", "n_heads", "n_head", "num_key_value_heads"),
+    ),
     "key_heads": ("num_key_value_heads",),
-    "head_size": ("head_dim", "kv_channels"),
-    "hidden": ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner", "d_ff", "d_inner"),
-    "positions": ("max_position_embeddings", "n_positions", "max_seq_len"),
+    "head_size": ("head_dim", "kv_channels", "attention_head_size"),
+    "hidden": (
+        *("decoder_ffn_dim", "intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner", "d_ff", "d_inner"),
+        "feed_forward_size",
+    ),
+    "positions": ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions"),
 }
-"""What architectures call a dimension; of each, the first that a configuration has is set."""
+"""What architectures call a dimension; of each, the first that a configuration has is set: the decoder's own where
+there is an encoder's too."""
 _NEEDED = ("width", "vocabulary")
-_FULL = ("gemma3n_text", "gemma4_text", "gemma4_unified_text", "lfm2_moe", "mimo_v2_flash")
+_FULL = ("dots3_note_text", "gemma3n_text", "gemma4_text", "gemma4_unified_text", "lfm2_moe", "mimo_v2_flash")
 """Those whose layers cannot alternate freely (the last one must be of one kind, there is no pattern, or those with a
 window have twice as many key heads as the others, which is more than query heads): all attend to everything."""
 OPEN: Mapping[str, Mapping[str, Any]] = {
@@ -35,6 +42,7 @@ OPEN: Mapping[str, Mapping[str, Any]] = {
     "cohere_compass_text": {  # arXiv:2104.09864, section 3.2.2
         "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10_000.0}}
     },
+    "deepseek_v4": {"partial_rotary_factor": 0.5},  # half of a head, as latent attention has it
     "xmod": {"default_language": "en_XX"},  # the one of whose adapters the library's default has
 }
 """What the library leaves open and a model cannot do without, as its authors have it."""
@@ -113,6 +121,18 @@ def _parts(shape: Shape, sequence_length: int, there: Mapping[str, Any]) -> dict
         "attn_type": "uni",
         "sliding_window": sequence_length,
         "sliding_window_size": sequence_length,
+        "local_attn_chunk_length": sequence_length,
+        "lsh_attn_chunk_length": sequence_length,  # in one chunk there is nothing to hash
+        "axial_pos_embds": False,
+        # an indexer that chooses as many keys as there are chooses all; its heads are those of latent attention
+        "index_topk": sequence_length,
+        "index_n_heads": heads,
+        "index_head_dim": 2 * size,
+        "indexer_n_heads": heads,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 2 * size,
+        "indexer_compress_ratio": sequence_length,
+        "indexer_budget": sequence_length,
         "local_attention": 2 * sequence_length,
         "attention_types": [[["global"], shape.layers]],
         "rotary_dim": size,
@@ -169,6 +189,12 @@ def _parts(shape: Shape, sequence_length: int, there: Mapping[str, Any]) -> dict
         "rel_extent": sequence_length,
         "keep_window_size": sequence_length,
         "cross_attention_layers": [],  # they wait for the states of a model that sees
+        "encoder_layers": shape.layers,  # of which nothing is built; some parts of the library look for sizes there
+        "encoder_attention_heads": heads,
+        "encoder_ffn_dim": shape.hidden,
+        "o_groups": 1,
+        "o_lora_rank": 4 * rank,
+        "hc_lowrank": 2 * rank,
         "num_heads": heads,
         "ffn_proj_factor": shape.hidden / shape.width,
         "ffn_round_up_to_multiple_of": 8,
@@ -187,7 +213,11 @@ def _kinds(kind: Any, layers: int) -> dict[str, Any]:
         return {"layers_block_type": [pattern[i % 4] for i in range(layers)], "num_hidden_layers": None}
     if kind.model_type == "zamba2":
         return {"layers_block_type": ["hybrid" if i % 6 == 5 else "linear_attention" for i in range(layers)]}
-    kinds = {}
+    kinds: dict[str, Any] = {}
+    if kind.model_type == "deepseek_v4":  # the others add keys for what a window leaves out, and here it leaves nothing
+        kinds["layer_types"] = ["sliding_attention"] * layers
+    if kind.model_type == "reformer":
+        kinds["attn_layers"] = ["local" if i % 2 == 0 else "lsh" for i in range(layers)]
     if kind.model_type in _FULL:
         kinds["layer_types"] = ["full_attention"] * layers
     if "mlp_layer_types" in names_of(kind):

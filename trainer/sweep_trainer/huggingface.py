@@ -19,9 +19,17 @@ from sweep_trainer.configuration import configuration, fields_of
 from sweep_trainer.failure import RunError
 from sweep_trainer.model import likelihood, targets
 
-_UNMOVED = ("expert_bias", "e_score_correction_bias", "z_L_init", "pooler.weight", "pooler.bias")
-"""How parameters end that no gradient moves by design: what balances the choice of experts, a fixed beginning, or what
-sums a text up in one vector."""
+_UNMOVED = (
+    *("expert_bias", "e_score_correction_bias", "z_L_init", "pooler.weight", "pooler.bias"),
+    *("mask_emb", "r_s_bias", "seg_embed"),
+)
+"""How parameters end that no gradient moves by design: what balances the choice of experts, a fixed beginning, what
+sums a text up in one vector, or what stands for hidden tokens and for segments where there are none."""
+_UNREACHED = frozenset({"indexer", "encoder_attn", "encoder_attn_layer_norm"})
+"""Modules that the loss of a text does not reach: what chooses keys for attention, and here chooses all of them; and
+attention to the states of an encoder, where there is none."""
+_UNUSED = frozenset({("ReformerOnlyLMHead", "bias")})
+"""Classes of modules and a parameter of theirs that the library makes, and never computes with."""
 
 
 class HuggingFaceModel(nn.Module):
@@ -112,7 +120,9 @@ def ready(model: Any) -> Any:
     for name, parameter in [*model.named_parameters()]:
         path, _, own = name.rpartition(".")
         module = model.get_submodule(path)
-        if name.endswith(_UNMOVED) or "Sinusoidal" in type(module).__name__:
+        kind = type(module).__name__
+        unmoved = name.endswith(_UNMOVED) or not _UNREACHED.isdisjoint(path.split("."))
+        if unmoved or (kind, own) in _UNUSED or "Sinusoidal" in kind:
             delattr(module, own)
             module.register_buffer(own, parameter.detach())
     return model
