@@ -33,6 +33,12 @@ class Candidate:
     in_sample: float | None  # root mean square residual over all records, relative
     reason: str  # why it was chosen or ruled out, one sentence
 
+    def to_json(self) -> dict[str, Any]:
+        """The candidate as plain JSON values; what was not measured is left out."""
+        errors = {"heldOut": self.held_out, "inSample": self.in_sample}
+        measured = {name: value for name, value in errors.items() if value is not None}
+        return {"law": self.law, "chosen": self.chosen, "steps": self.steps, **measured, "reason": self.reason}
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Choice:

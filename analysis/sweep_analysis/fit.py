@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 SAMPLE = 400  # points that choose the basins
 SAME = 0.05  # starts that least squares brought this close (in any logarithm) are one
 IDLE = 1e-4  # a term whose largest share of the value is below this says nothing above the noise of any seed
+DOUBT = (
+    1.0  # standard error of ln c, in the fit's own units, above which a term's size is not determined: e² either way
+)
 CONDITION_LIMIT = 1e3  # of the scaled Jacobian: 40 at ratios {10, 40}, 500 at ratios 10 % apart, 1e6 and more at one
 
 
@@ -235,7 +238,7 @@ def fit_table(table: Table, form: Law, goal: solve.Objective | None = None, *, c
     residual, J = solve.residuals(form, z[None], x, goal.target(y), goal.relative)
     condition = condition_of(J[0])
     covariance = covariance_of(residual[0], J[0], goal, table.labels.get("run"))
-    status, message = _judge(form, z, J[0], converged, condition)
+    status, message = _judge(form, z, J[0], converged, condition, covariance)
     c = solve.constants_of(form, z[None])
     public = form.to_units(c, units)[0]
     constants = {name: float(v) for name, v in zip(form.names, public, strict=True)}
@@ -310,7 +313,9 @@ def _refused(table: Table, form: Law, status: FitStatus, message: str, goal: sol
     )
 
 
-def _judge(form: Law, z: Array, J: Array, converged: bool, condition: float) -> tuple[FitStatus, str]:
+def _judge(
+    form: Law, z: Array, J: Array, converged: bool, condition: float, covariance: Array
+) -> tuple[FitStatus, str]:
     low, high = form.bounds
     edge = [n for n, v, a, b in zip(form.names, z, low, high, strict=True) if v <= a + 1e-9 or v >= b - 1e-9]
     if edge:
@@ -328,6 +333,15 @@ def _judge(form: Law, z: Array, J: Array, converged: bool, condition: float) -> 
         return FitStatus.ILL_CONDITIONED, (
             f"the condition number is {condition:.1e}: some constants can trade off against each other "
             "without changing the fit; add sizes or ratios further apart, or fit a law with fewer constants"
+        )
+    sizes = np.array([name in form.linear for name in form.names]) & form.positive  # a place may lie far outside
+    error = np.where(sizes, np.sqrt(np.maximum(np.diag(covariance), 0.0)), 0.0)
+    if converged and error.max() > DOUBT:
+        loose = [n for n, e in zip(form.names, error, strict=True) if e > DOUBT]
+        factor = np.exp(min(2 * error.max(), 10.0))
+        return FitStatus.ILL_CONDITIONED, (
+            f"the records leave {', '.join(loose)} open by a factor of {factor:,.0f} either way: add runs "
+            "over a wider range, or fit a law with fewer constants"
         )
     if not converged:
         return (

@@ -48,6 +48,26 @@ def test_forecast_prints_the_documented_json(runs, capsys):
     assert document["evidence"].startswith("sha256:")
 
 
+def test_fit_chooses_a_law_and_says_why_not_the_others(runs, capsys):
+    document = _json(capsys, "fit", runs, "--choose", *COLUMNS, "-o", "json")
+    assert list(document) == ["law", "records", "status", "objective", "parameters", "candidates"]
+    chosen, *others = document["candidates"]
+    assert (chosen["law"], chosen["chosen"], chosen["heldOut"] < 0.01) == (document["law"], True, True)
+    assert {c["law"] for c in others} >= {"SaturatingCompute", "KaplanCompute", "BrokenPower"}
+    assert all(c["reason"].startswith("ruled out") for c in others)
+    assert main(["fit", str(runs), "--choose", *COLUMNS]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("law ")
+    assert f"\n{document['law']}: {document['status']}, 24 records\n" in out
+
+
+def test_a_law_is_named_or_chosen(runs, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", str(runs), "--choose", "--law", "Chinchilla"])
+    assert ended.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err
+
+
 def test_yaml_says_the_same_as_json(runs, capsys):
     from ruamel.yaml import YAML
 

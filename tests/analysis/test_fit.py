@@ -161,6 +161,17 @@ def test_a_constant_that_the_data_do_not_determine_is_said():
     assert "fewer constants" in result.message
 
 
+def test_an_accuracy_that_never_leaves_chance_determines_no_sigmoid():
+    loss = np.linspace(2, 4, 12)
+    noise = [0.005 * np.random.default_rng(seed).standard_normal(12) for seed in range(20)]
+    flat = [fit({"loss": loss, "accuracy": 0.25 + e}, "DownstreamSigmoid") for e in noise]
+    assert sum(f.status == FitStatus.CONVERGED for f in flat) <= 2  # a step may fit what is noise
+    assert any("open by a factor of" in f.message for f in flat)
+    risen = 0.25 + 0.6 / (1 + np.exp(4 * (loss - 3)))
+    rising = [fit({"loss": loss, "accuracy": risen + e}, "DownstreamSigmoid") for e in noise]
+    assert {f.status for f in rising} == {FitStatus.CONVERGED}
+
+
 def test_nothing_returns_nan():
     for seed in range(20):
         draw = np.random.default_rng(seed)

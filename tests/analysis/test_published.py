@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sweep_analysis import ladders
+from sweep_analysis.choose import choose
 from sweep_analysis.fit import fit
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +80,12 @@ def test_valleys_of_the_runs_themselves_agree_with_the_published_exponents(publi
 
 def test_the_page_is_what_the_command_writes(published):
     assert (ROOT / "docs/published.md").read_text(encoding="utf-8") == published.page(DATA)
+
+
+def test_the_next_rungs_of_chinchillas_points_are_forecast_best_by_one_exponent(published):
+    chosen, second = choose(published.epoch(DATA)).candidates[:2]
+    assert (chosen.law, f"{100 * chosen.held_out:.2f}", chosen.steps) == ("OverTraining", "0.73", 14)
+    assert (second.law, f"{100 * second.held_out:.2f}") == ("Chinchilla", "1.08")
 
 
 def test_no_published_ladder_is_suspected_of_mixed_units():

@@ -21,6 +21,13 @@ FAMILIES = {
     "Batch and learning rate": ("CriticalBatch", "BatchTradeoff", "StepLearningRate", "StepBatch"),
 }  # fmt: skip
 
+TRIED = {  # laws whose published numbers come out of published runs
+    "Chinchilla": "the runs of Hoffmann et al., of Gemstones and of Porian et al. ([published.md](published.md))",
+    "OverTraining": "the runs of Gadre et al. ([published.md](published.md))",
+    "RepeatedData": "the worked example of its paper ([published.md](published.md)) and synthetic truth",
+}
+UNTRIED = "synthetic truth, which it recovers; no published runs of it are at hand"
+
 INTRODUCTION = """# Laws
 
 Written by `python -m sweep_analysis.laws > docs/laws.md` from the declarations in `analysis/sweep_analysis/laws/`.
@@ -39,12 +46,16 @@ The same from a shell:
 
 ```console
 $ scalingsweep fit runs.csv --law Chinchilla --columns parameters=N,tokens=D,loss=L -o json
+$ scalingsweep fit runs.csv --choose
 $ scalingsweep forecast runs.csv --at parameters=7B,tokens=140B
 ```
 
 `records` may be Record objects, a dict of arrays, a list of dicts, a pandas or polars frame, or the path of a CSV, JSON
 lines or Parquet file. N counts parameters by one convention for all records, D training tokens; losses are nats per
-token; C is 6·N·D training FLOPs.
+token; C is 6·N·D training FLOPs. Exports of experiment trackers need the map alone: W&B's table of runs by the names in
+its header (`parameters=config.n,tokens=config.tokens,loss=val/loss,run=Name`), MLflow's likewise (`params.n`,
+`metrics.loss`), nested objects by dots; `missing="drop"` (`--drop-missing`) leaves out runs that crashed. What looks
+like mixed units (bits, billions) or contradictory runs is said in `fit.warnings`, and changed by nobody but you.
 
 **What is minimised.** The sum over records of Huber(delta = 1e-3) of ln(predicted) − ln(observed); for laws of
 accuracy, error and reward, squares of predicted − observed. `delta`, `residual` and `asymmetry` change it. For fixed
@@ -83,14 +94,26 @@ refits, and never gate a ladder.
 |---|---|
 | `Converged` | the minimum was found and the records determine every constant |
 | `AtBound` | a constant ended where the data no longer determine it |
-| `IllConditioned` | constants can trade off against each other; predictions near the data still hold |
+| `IllConditioned` | constants trade off, or a term's size is open 7x either way; predictions near the data still hold |
 | `NotConverged` | the minimiser stopped early; look for outliers |
 | `TooFewPoints` | not more records than constants; nothing is fitted |
 | `Unidentified` | the design cannot tell the constants apart (one token/parameter ratio, say); nothing is fitted |
 
 **Choosing among laws.** `sa.choose(records)` fits each law to the first rungs, asks it for the next, and so on: the
 lowest held-out error wins, or a law with fewer constants where it is within one standard error. With fewer than seven
-rungs a law without a floor is never preferred to one with. What was ruled out is said, and why.
+rungs a law without a floor is never preferred to one with, over the same axes, that could be tried. Candidates are all
+laws of loss whose columns are there. What was ruled out is said, and why (`scalingsweep fit RECORDS --choose`):
+
+```console
+$ scalingsweep fit figure-4.csv --choose      # Chinchilla's 240 points
+law                     held out  in sample  why
+OverTraining              0.73 %     0.76 %  chosen: 0.73 % held-out error over 14 steps
+Chinchilla                1.08 %     0.75 %  ruled out: 1.08 % held-out error, against 0.73 % of OverTraining
+SaturatingCompute         1.18 %     2.03 %  ruled out: 1.18 % held-out error, against 0.73 % of OverTraining
+```
+
+It answers which *form* those records speak for. The forecast of a ladder does not choose: its method was calibrated
+with the Chinchilla surface and priors on its constants ([forecasts.md](forecasts.md)).
 
 **Approaches 1 and 2 of Chinchilla** read the frontier off the runs: `sa.envelope_frontier(curves)` from learning curves
 (rows with a `run`), `sa.isoflop_frontier(records)` from IsoFLOP curves. `sa.optimal_split(fit, flops)` is approach 3,
@@ -119,6 +142,7 @@ def page() -> str:
 def _entry(law: Law) -> str:
     lines = [f"### {law.name}", "", f"$${law.equation}$$", "", f"{law.citation}.", ""]
     lines += [f"*Use it for*: {law.use}", "", f"*It cannot tell*: {law.limits}", ""]
+    lines += [f"*Tested on*: {TRIED.get(law.name, UNTRIED)}.", ""]
     axes = ", ".join(f"`{a.name}` ({a.symbol}, {a.unit})" for a in law.axes)
     lines += [f"Columns: {axes} → `{law.response}` ({law.response_unit}).", ""]
     lines += ["| constant | unit | meaning | published |", "|---|---|---|---|"]

@@ -11,11 +11,20 @@ from typing import Any
 from sweep_operator.cli.errors import Exit, InputError
 from sweep_operator.cli.output import add_output, write
 
+LAW = "Chinchilla"
+
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """The options of `fit` or `forecast`."""
     parser.add_argument("records", type=Path, help="CSV, JSON lines or Parquet; a row a record")
-    parser.add_argument("--law", default="Chinchilla", help="which law (default: Chinchilla); a wrong name lists all")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--law", help="which law (default: Chinchilla); a wrong name lists all")
+    if name == "fit":
+        which.add_argument(
+            "--choose",
+            action="store_true",
+            help="the law that would have forecast the records' own last rungs best, and why not the others",
+        )
     parser.add_argument(
         "--columns",
         type=_columns,
@@ -49,25 +58,28 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 
 def _fit(options: argparse.Namespace) -> int:
     from sweep_analysis.bootstrap import bootstrap
+    from sweep_analysis.choose import choose
     from sweep_analysis.fit import fit
     from sweep_analysis.present import text_of
 
     if options.bootstrap and options.bootstrap < 100:
         raise InputError(f"--bootstrap {options.bootstrap}: a percentile needs at least 100 refits")
+    reading = {"columns": options.columns, "missing": "drop" if options.drop_missing else "refuse"}
+    choice = None
     try:
-        result = fit(
-            options.records,
-            options.law,
-            columns=options.columns,
-            delta=options.delta,
-            confidence=options.confidence,
-            missing="drop" if options.drop_missing else "refuse",
-        )
+        if options.choose:
+            choice = choose(options.records, **reading)
+        law = choice.law if choice else options.law or LAW
+        result = fit(options.records, law, delta=options.delta, confidence=options.confidence, **reading)
         if options.bootstrap and result.usable:
             result = bootstrap(result, options.bootstrap).applied(result)
     except ValueError as error:
         raise InputError(str(error)) from None
-    _show(result.to_json(), text_of(result), options.output)
+    document, text = result.to_json(), text_of(result)
+    if choice:
+        document["candidates"] = [candidate.to_json() for candidate in choice.candidates]
+        text = f"{choice}\n\n{text}"
+    _show(document, text, options.output)
     if options.output != "table":
         for note in ([] if result.status == "Converged" else [result.message]) + list(result.warnings):
             print(f"scalingsweep fit: {note}", file=sys.stderr)
@@ -80,7 +92,7 @@ def _forecast(options: argparse.Namespace) -> int:
     try:
         result = fit(
             options.records,
-            options.law,
+            options.law or LAW,
             columns=options.columns,
             confidence=options.confidence,
             missing="drop" if options.drop_missing else "refuse",
