@@ -13,7 +13,9 @@ NEEDS = {
     "simulated_nodes": ("kube-controller-manager", "kube-scheduler", "kwok"),
     "helm": ("helm",),
 }
-"""Fixture: the programs behind it."""
+"""Fixture of the control plane: the programs behind it."""
+BESIDE = {"s3_server": ("versitygw",)}
+"""The same of what needs no control plane."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -30,13 +32,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     fixtures = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    waiting = build.missing(p for fixture, names in NEEDS.items() if fixture in fixtures for p in names)
+    needs = NEEDS | BESIDE
+    waiting = build.missing(p for fixture, names in needs.items() if fixture in fixtures for p in names)
     if not waiting or not build.can_build():
         return  # each test that is skipped says why
     capture = session.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         minutes = sum(program.minutes for program in waiting)
-        print(f"\nbuilding a control plane for the tests, once: about {minutes:.0f} min on two cores", file=sys.stderr)
+        print(f"\nbuilding what the tests run on, once: about {minutes:.0f} min on two cores", file=sys.stderr)
         for program in waiting:
             try:
                 build.program(program.name)

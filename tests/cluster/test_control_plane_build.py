@@ -35,10 +35,23 @@ def test_the_folder_of_kept_programs_names_every_pinned_version(nothing_kept: Pa
         assert build.pinned(module, dependency) in nothing_kept.parent.name
 
 
+def test_a_new_version_of_the_s3_server_is_built_and_nothing_else(
+    nothing_kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for program in build.PROGRAMS.values():
+        put(nothing_kept, program.file)
+    assert not build.missing(build.PROGRAMS)
+    pinned = build.pinned
+    monkeypatch.setattr(build, "pinned", lambda module, of: "99.0.0" if module == "versitygw" else pinned(module, of))
+    assert [program.name for program in build.missing(build.PROGRAMS)] == ["versitygw"]
+
+
 def test_without_go_the_reason_says_what_would_help(nothing_kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UnavailableError, match=r"no Go to build it with; install Go .* or name a folder"):
         build.program("kubectl")
+    with pytest.raises(UnavailableError, match=r"versitygw is not built and .* install Go [^,]*$"):
+        build.program("versitygw")
 
 
 def test_a_build_that_fails_is_a_reason_with_the_compilers_words(

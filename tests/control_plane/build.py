@@ -1,4 +1,4 @@
-"""The programs of the control plane: found where they are, built once where they are not.
+"""The programs of the control plane, and the S3 server beside it: found where they are, built once where they are not.
 
 Owns the pinned versions (the go.mod files beside this one) and the cache outside the repository, keyed by them.
 `KUBEBUILDER_ASSETS`, a folder with etcd, kube-apiserver and kubectl, is honoured first. Where Go fetches modules from
@@ -31,8 +31,17 @@ class Program:
     module: str
     package: str
     minutes: float
+    versioned_by: str = ""
+    """The dependency whose version its file is named by, where the folder's name does not say it: so a new one builds
+    this program anew and not Kubernetes with it."""
+
+    @property
+    def file(self) -> str:
+        """Its file in the cache."""
+        return f"{self.name}-{pinned(self.module, self.versioned_by)}" if self.versioned_by else self.name
 
 
+_GATEWAY = "github.com/versity/versitygw"
 PROGRAMS = {
     p.name: p
     for p in (
@@ -44,6 +53,7 @@ PROGRAMS = {
         Program("kubelet", "kubernetes", "k8s.io/kubernetes/cmd/kubelet", 0.5),
         Program("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok", 1.2),
         Program("helm", "helm", "helm.sh/helm/v4/cmd/helm", 1.8),
+        Program("versitygw", "versitygw", "github.com/versity/versitygw/cmd/versitygw", 1.5, _GATEWAY),
     )
 }
 
@@ -88,15 +98,16 @@ def missing(names: Iterable[str]) -> list[Program]:
 def _present(name: str) -> Path | None:
     given = os.environ.get("KUBEBUILDER_ASSETS")
     candidates = [Path(given) / name] if given else []
-    return next((path for path in [*candidates, folder() / name] if os.access(path, os.X_OK)), None)
+    kept = folder() / PROGRAMS[name].file
+    return next((path for path in [*candidates, kept] if os.access(path, os.X_OK)), None)
 
 
 def _build(wanted: Program) -> Path:
     if not can_build():
-        raise UnavailableError(
-            f"{wanted.name} is not built and there is no Go to build it with; install Go 1.26 or newer,"
-            " or name a folder with etcd, kube-apiserver and kubectl in KUBEBUILDER_ASSETS"
-        )
+        remedy = "install Go 1.26 or newer"
+        if wanted.module == "kubernetes":
+            remedy += ", or name a folder with etcd, kube-apiserver and kubectl in KUBEBUILDER_ASSETS"
+        raise UnavailableError(f"{wanted.name} is not built and there is no Go to build it with; {remedy}")
     folder().mkdir(parents=True, exist_ok=True)
     with (folder() / ".lock").open("w") as lock:  # of several test processes one builds
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -106,7 +117,7 @@ def _build(wanted: Program) -> Path:
 def _compile(wanted: Program) -> Path:
     print(f"building {wanted.name}, once: about {wanted.minutes:g} min on two cores", file=sys.stderr, flush=True)
     began = time.monotonic()
-    finished, partial = folder() / wanted.name, folder() / f".{wanted.name}.partial"
+    finished, partial = folder() / wanted.file, folder() / f".{wanted.file}.partial"
     command = ["go", "build", "-trimpath", "-ldflags", _linker_flags(wanted), "-o", str(partial), wanted.package]
     done = subprocess.run(
         command,

@@ -1,34 +1,23 @@
 """Checkpoints: whole or not at all, beside training, to any address, through storage that fails."""
 
 import errno
-import json
 import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_run import AfterLooks, carried_out, curve_of, failure_of, losses_of, moved, order_of, written
 
 from sweep_analysis.execution import Checkpoints as Policy
-from sweep_analysis.recipe import Training
-from sweep_analysis.record import ExitStatus, FailureReason
-from sweep_analysis.rung import RunOrder
+from sweep_analysis.record import FailureReason
 from sweep_trainer import storage as storages
-from sweep_trainer.__main__ import train
 from sweep_trainer.checkpoint import Checkpoint, Checkpoints, Position
 from sweep_trainer.engines.ranks import Ranks
 from sweep_trainer.engines.state import keeper
 from sweep_trainer.failure import RunError
-from sweep_trainer.interruption import Interrupted, Interruption
 from sweep_trainer.storage import Folder, Storage, probe, storage_at
 
 IDENTITY = "this run"
@@ -236,185 +225,25 @@ def _wait_for(true: Callable[[], bool]) -> None:
         _REAL_SLEEP(0.02)
 
 
-SERVER = """
-import sys
-from moto.core import DEFAULT_ACCOUNT_ID
-from moto.s3.models import s3_backends
-from moto.server import main
-
-s3_backends[DEFAULT_ACCOUNT_ID]["aws"].create_bucket("bucket", "us-east-1")
-main(["-H", "127.0.0.1", "-p", sys.argv[1]])
-"""
-"""It keeps objects in its memory: started again, it has an empty bucket."""
-
-
-class S3:
-    """A real S3 server on loopback, and a bucket on it; it can be killed and started again at the same address."""
-
-    uri = "s3://bucket"
-
-    def __init__(self) -> None:
-        with closing(socket.socket()) as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
-
-    def start(self) -> None:
-        self._server = subprocess.Popen(
-            [sys.executable, "-c", SERVER, str(self.port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        _wait_for(lambda: _listens(self.port))
-
-    def kill(self) -> None:
-        self._server.kill()
-        self._server.wait()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    pytest.importorskip("s3fs", reason="the extra `s3` is not installed")
-    pytest.importorskip("moto", reason="moto's server is not installed")
-    server = S3()
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    os.environ |= environment
-    server.start()
-    try:
-        yield server
-    finally:
-        for name in environment:
-            del os.environ[name]
-        server.kill()
-
-
-@pytest.fixture
-def s3(server: S3) -> str:
-    return server.uri
-
-
-def _listens(port: int) -> bool:
-    with closing(socket.socket()) as attempt:
-        return attempt.connect_ex(("127.0.0.1", port)) == 0
-
-
-@pytest.mark.slow
-def test_a_run_on_s3_that_is_stopped_goes_on_there_and_ends_with_the_same_digits(
-    order: RunOrder, tmp_path: Path, s3: str
-) -> None:
-    carried_out(order)
-    remote = moved(order, tmp_path / "remote").changed(storage=f"{s3}/run-1")
-    with pytest.raises(Interrupted):
-        carried_out(remote, AfterLooks(50))
-    second = remote.changed(attempt=2)
-    carried_out(second)
-    assert losses_of(second) == losses_of(order)
-    storage = storage_at(remote.storage)
-    assert {"curve.jsonl", *(f"model-{tokens}.safetensors" for tokens in order.run.tokens)} <= set(storage.names())
-    curve = [json.loads(line) for line in storage.get("curve.jsonl").splitlines()]
-    assert [point["step"] for point in curve] == list(range(1, 73))
-
-
-class KillsTheServer(Interruption):
-    """Never asks to stop. Looked at once a step, it kills a run's storage once a checkpoint is there, and starts it
-    again when so many more steps were taken, so many seconds have passed, and a checkpoint has failed."""
-
-    def __init__(self, server: S3, storage: Storage, said: Callable[[], str], steps: int, seconds: float) -> None:
-        super().__init__()
-        self._server, self._storage, self._said = server, storage, said
-        self._steps, self._seconds = steps, seconds
-        self._since = 0.0
-        self.taken = 0
-        self.away: float | None = None
-        """For how many seconds the server was."""
-
-    @property
-    def requested(self) -> bool:
-        if not self._since:
-            _REAL_SLEEP(0.1)  # the run would end before its first checkpoint is there
-            if any(name.startswith("checkpoint-") for name in self._storage.names()):
-                self._server.kill()
-                self._since = time.monotonic()
-        elif self.away is None:
-            _REAL_SLEEP(max(0.1, self._seconds / self._steps))
-            self.taken += 1
-            if self.taken >= self._steps and time.monotonic() - self._since >= self._seconds:
-                _wait_for(lambda: "the storage fails" in self._said())
-                self._server.start()
-                self.away = time.monotonic() - self._since
-        return False
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(("steps", "seconds"), [(10, 0.0), (200, 120.0)], ids=["ten steps", "two minutes"])
-def test_a_run_trains_on_while_its_storage_is_killed_and_checkpoints_once_it_is_back(
-    steps: int, seconds: float, order: RunOrder, tmp_path: Path, server: S3, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Two minutes by the clock: the process sleeps through most of them, so that other tests have the processor."""
-    order = order_of(order.training, 7_000, (2 * steps,), tmp_path)
-    carried_out(order)
-    training = order.training.changed(checkpoint_seconds=0.5)
-    remote = moved(order, tmp_path / "remote", training=training).changed(storage=f"{server.uri}/away-{steps}")
-    storage = storage_at(remote.storage)
-    watch = KillsTheServer(server, storage, lambda: caplog.text, steps, seconds)
-    carried_out(remote, watch)
-    assert watch.away is not None
-    assert watch.away >= seconds
-    assert watch.taken >= steps
-    assert losses_of(remote) == losses_of(order)
-    names = storage.names()  # of the server that was started again, with nothing in it
-    assert any(name.startswith("checkpoint-") for name in names)
-    curve = [json.loads(line) for line in storage.get("curve.jsonl").splitlines()]
-    assert curve == curve_of(order)
-
-
-@pytest.mark.slow
-def test_a_run_on_s3_that_is_stopped_and_killed_again_and_again_has_the_undisturbed_runs_digits(
-    tmp_path: Path, training: Training, server: S3
-) -> None:
-    """A checkpoint every half second, beside training: the kills come at three places between one and the next."""
-    order = order_of(training.changed(checkpoint_seconds=0.5), 7_000, (3000, 4000), tmp_path)
-    carried_out(order)
-    attempt = moved(order, tmp_path / "remote").changed(storage=f"{server.uri}/again")
-    storage = storage_at(attempt.storage)
-    for number in range(3):
-        with pytest.raises(Interrupted):
-            carried_out(attempt, AfterLooks(60 + number))
-        attempt = attempt.changed(attempt=attempt.attempt + 1)
-        before = steps_saved(storage)
-        process = subprocess.Popen([sys.executable, "-m", "sweep_trainer", "train", str(written(attempt))])
-        try:
-            _wait_for(lambda before=before: steps_saved(storage) > before)
-            _REAL_SLEEP(0.2 * number)
-        finally:
-            process.kill()
-        assert process.wait() == -signal.SIGKILL, "the attempt was over before it could be killed"
-        attempt = attempt.changed(attempt=attempt.attempt + 1)
-    carried_out(attempt)
-    assert losses_of(attempt) == losses_of(order)
-    assert [json.loads(line) for line in storage.get("curve.jsonl").splitlines()] == curve_of(order)
-
-
-def steps_saved(storage: Storage) -> int:
-    """At the newest checkpoint."""
-    return max(int(name.split("-")[1].split(".")[0]) for name in storage.names() if name.startswith("checkpoint-"))
-
-
-@pytest.mark.slow
-def test_a_bucket_that_is_not_there_is_named_before_the_first_step(order: RunOrder, s3: str) -> None:
-    nowhere = order.changed(storage="s3://no-such-bucket/run-1")
-    assert train(str(written(nowhere))) == ExitStatus.BAD_CONFIGURATION
-    failure = failure_of(nowhere)
-    assert failure.reason is FailureReason.BAD_CONFIGURATION
-    assert "s3://no-such-bucket/run-1/ cannot be used as storage" in failure.message
-
-
 def test_an_address_of_an_unknown_kind_is_refused_in_one_sentence() -> None:
     with pytest.raises(RunError, match="storage at ftps-like://somewhere"):
         storage_at("ftps-like://somewhere")
+
+
+@pytest.mark.parametrize("said", [OSError("Forbidden: bucket/run-1"), ValueError("Bad Request: bucket/run-1")])
+def test_what_a_client_of_google_says_without_a_number_is_known_as_a_refusal(
+    said: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = storage_at("memory://runs/refused")
+
+    def refusing(*arguments: object, **more: object) -> None:
+        raise said
+
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.pipe_file", refusing)
+    monkeypatch.setattr(storages.time, "sleep", lambda seconds: pytest.fail("it is asked again"))
+    with pytest.raises(RunError, match=str(said)) as refused:
+        probe(storage)
+    assert refused.value.reason is FailureReason.BAD_CONFIGURATION
 
 
 def test_objects_of_any_address_that_fsspec_knows_are_put_listed_read_and_removed() -> None:

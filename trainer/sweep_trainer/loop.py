@@ -44,7 +44,7 @@ from sweep_trainer.report import Report, now
 from sweep_trainer.schedule import Segment, learning_rate
 from sweep_trainer.spike import SpikeWatch, batch_of
 from sweep_trainer.stall import StallAlarm
-from sweep_trainer.storage import Folder, Storage, patiently
+from sweep_trainer.storage import DamagedError, Folder, Storage, patiently
 
 _TICK_SECONDS = 1.0
 """How often progress is written and the loss is looked at."""
@@ -131,7 +131,10 @@ class Loop:
         path = self.folder / CURVE
         passing = self.ranks.first and not isinstance(self.storage, Folder)
         if passing and CURVE in patiently(self.storage.names, self.storage):
-            path.write_bytes(patiently(lambda: self.storage.get(CURVE), self.storage))
+            try:
+                path.write_bytes(patiently(lambda: self.storage.get(CURVE), self.storage))
+            except DamagedError as error:
+                log.warning("%s: the learning curve goes on without it", error)
         self.curve = LearningCurve(path, at.executed)
 
     def _rewound(self, spike: _Rewind) -> Position:

@@ -18,14 +18,23 @@ from sweep_trainer.files import write_atomically
 
 PATIENCE_SECONDS = 600.0
 """How long storage may fail before the run gives up on it; training goes on meanwhile."""
+START_PATIENCE_SECONDS = 150.0
+"""The same before the first step, where devices wait with nothing to do, and the next attempt tries again."""
 _LONGEST_PAUSE = 15.0
 _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENETDOWN, errno.EHOSTDOWN, errno.ECONNRESET}
 """Errors of a mounted file system whose server is away; a full or read-only disk does not pass by itself."""
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
 """Errors of a folder that may not be written, or is none: before the first step they are the configuration's."""
+_ANSWERED = {errno.EINVAL, errno.EPERM, errno.ENOSYS, getattr(errno, "EREMCHG", errno.EINVAL)}
+"""Errors with which an object store says that the request will not do, as of a name that no bucket can have. Of one
+object it may be the way there that spoilt it; the first one meets nothing else by trying again."""
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+
+class DamagedError(OSError, ValueError):
+    """An object is there, and is not what was put: to its readers the same as content that makes no sense."""
 
 
 class Storage(Protocol):
@@ -49,6 +58,10 @@ class Storage(Protocol):
 
     def passes(self, error: OSError) -> bool:
         """Whether the error may be gone in a while."""
+        ...
+
+    def refuses(self, error: OSError) -> bool:
+        """Whether, met by the first object of all, the error says that this is no storage for us."""
         ...
 
 
@@ -77,6 +90,9 @@ class Folder:
     def passes(self, error: OSError) -> bool:
         return error.errno in _PASSING
 
+    def refuses(self, error: OSError) -> bool:
+        return error.errno in FORBIDDEN
+
 
 class Objects:
     """An address of fsspec's. Object stores make an object visible whole, at the end of its upload."""
@@ -101,8 +117,14 @@ class Objects:
         self._do(lambda: self._system.pipe_file(f"{self._root}/{name}", content), name)
 
     def get(self, name: str) -> bytes:
-        content: bytes = self._do(lambda: self._system.cat_file(f"{self._root}/{name}"), name)
-        return content
+        def got() -> bytes:
+            content: bytes = self._system.cat_file(f"{self._root}/{name}")
+            return content
+
+        try:
+            return self._do(got, name)
+        except DamagedError:
+            return self._do(got, name)  # it may have been the way here; twice the same, it lies there so
 
     def names(self) -> list[str]:
         def listed() -> list[str]:
@@ -128,7 +150,11 @@ class Objects:
         return f"{self.uri}/{name}"
 
     def passes(self, error: OSError) -> bool:
-        return not isinstance(error, PermissionError | FileNotFoundError)
+        return not isinstance(error, PermissionError | FileNotFoundError | DamagedError)
+
+    def refuses(self, error: OSError) -> bool:
+        said = error.__cause__
+        return not self.passes(error) or isinstance(said, ValueError) or getattr(said, "errno", None) in _ANSWERED
 
     def _do(self, action: Callable[[], T], name: str) -> T:
         """Clients of object stores raise what they like; here it is an OSError that names the object."""
@@ -139,9 +165,15 @@ class Objects:
             said = os.strerror(number) if error.errno else f"{os.strerror(number)}: {error}"
             raise type(error)(number, said, self.address(name)) from error
         except Exception as error:  # they share no base class; it is raised again as an OSError
+            if "Checksum" in type(error).__name__:
+                raise DamagedError(
+                    errno.EIO, f"the server's checksum is of another content: {error}", self.address(name)
+                ) from error
             refused = any(word in type(error).__name__ for word in ("Credentials", "Param"))
+            refused = refused or str(error).startswith("Forbidden")  # gcsfs's 403, an OSError without a number
             kind, number = (PermissionError, errno.EACCES) if refused else (OSError, errno.EIO)
-            raise kind(number, f"{type(error).__name__}: {error}", self.address(name)) from error
+            named = isinstance(error, OSError) and error.strerror
+            raise kind(number, named or f"{type(error).__name__}: {error}", self.address(name)) from error
 
 
 def storage_at(uri: str) -> Storage:
@@ -159,23 +191,37 @@ def is_folder(uri: str) -> bool:
 def probe(storage: Storage) -> None:
     """Write, read and remove an object before anything is computed.
 
-    Raises RunError with the remedy; of a folder, OSError for what may pass or has a reason of its own.
+    Raises RunError with the remedy: the configuration's where the storage refuses, else StorageUnwritable where objects
+    have failed for `START_PATIENCE_SECONDS`; of a folder, OSError for what does not pass and has a reason of its own.
     """
-    try:
-        storage.put("probe", b"may this run write here?")
-        storage.get("probe")
-        storage.remove("probe")
-    except OSError as error:
-        if isinstance(storage, Folder) and error.errno not in FORBIDDEN:
+
+    def tried() -> None:
+        try:
+            storage.put("probe", b"may this run write here?")
+            storage.get("probe")
+            storage.remove("probe")
+        except OSError as error:
+            if storage.refuses(error):
+                raise unusable(storage.address(""), error) from error
             raise
-        raise unusable(storage.address(""), error) from error
+
+    try:
+        patiently(tried, storage, patience=START_PATIENCE_SECONDS)
+    except OSError as error:
+        if isinstance(storage, Folder):
+            raise
+        raise RunError(
+            FailureReason.STORAGE_UNWRITABLE,
+            f"{storage.address('')} has failed for {START_PATIENCE_SECONDS:g} s ({error.strerror});"
+            " check the address of its server; once that answers, the run continues",
+        ) from error
 
 
 def unusable(address: str, error: OSError) -> RunError:
     """The sentence for storage that cannot be written before the first step; trying again would not help."""
+    what = "name and permissions" if is_folder(address) else "name, credentials and permissions"
     return RunError(
-        FailureReason.BAD_CONFIGURATION,
-        f"{address} cannot be used as storage ({error.strerror}); check its name and permissions",
+        FailureReason.BAD_CONFIGURATION, f"{address} cannot be used as storage ({error.strerror}); check its {what}"
     )
 
 
