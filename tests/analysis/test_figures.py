@@ -29,15 +29,20 @@ from sweep_analysis.figures import (
     band_along,
     cost_figure,
     curves_figure,
+    fit_figure,
     forecasts_figure,
+    frontier_figure,
     inline_svg,
     law_figure,
+    misfits_of,
     residuals_figure,
     timeline_figure,
 )
 from sweep_analysis.figures.curves import thin
 from sweep_analysis.figures.style import MARKERS, OBSERVED, PAGE, PHONE, ROLES, percent, power, sample, spread
+from sweep_analysis.fit import fit
 from sweep_analysis.forecast import Forecast, Point, forecast
+from sweep_analysis.frontier import isoflop_frontier
 
 SIZES = (27e3, 44e3, 70e3, 110e3, 167e3)
 RATIOS = (10.0, 20.0)
@@ -58,6 +63,14 @@ def some_band() -> Band:
     return band
 
 
+RECORDS = {name: np.array([getattr(m, name) for m in MEASURED]) for name in ("parameters", "tokens", "loss")}
+CURVES = [(C, s) for C in (1e18, 1e19, 1e20, 1e21) for s in np.geomspace(0.2, 5, 7)]
+ISOFLOP = {
+    "parameters": np.array([0.05 * C**0.5 * s for C, s in CURVES]),
+    "flops": np.array([C for C, _ in CURVES]),
+    "loss": np.array([loss(0.05 * C**0.5 * s, C / (0.3 * C**0.5 * s)) for C, s in CURVES]),
+}
+
 FIGURES: dict[str, Callable[[Layout], Figure]] = {
     "law": lambda layout: law_figure(MEASURED, band=some_band(), target=TARGET, layout=layout),
     "forecasts": lambda layout: forecasts_figure(
@@ -68,6 +81,8 @@ FIGURES: dict[str, Callable[[Layout], Figure]] = {
         ],
         layout=layout,
     ),
+    "fit": lambda layout: fit_figure(fit(RECORDS), at={"parameters": 3e5, "tokens": 6e6}, layout=layout),
+    "frontier": lambda layout: frontier_figure(isoflop_frontier(ISOFLOP), layout=layout),
     "residuals": lambda layout: residuals_figure([Misfit(m, m.loss * 1.002) for m in MEASURED], layout=layout),
     "curves": lambda layout: curves_figure(
         [LearningCurve("27k", "seed 0", ((np.geomspace(1e3, 1e6, 900), np.linspace(5, 2, 900)),), ((1e6, 2.0),))],
@@ -123,6 +138,20 @@ def test_every_colour_in_a_page_follows_the_page(name: str) -> None:
     svg = inline_svg(FIGURES[name](PAGE), "key", "title")
     assert re.findall(r"#[0-9a-fA-F]{6}", svg) == []
     assert set(re.findall(r"var\(--(\w+)\)", svg)) <= set(ROLES.values())
+
+
+def test_a_notebook_shows_a_figure_as_the_last_value_of_a_cell() -> None:
+    shown = FIGURES["law"](PAPER)
+    svg = shown._repr_svg_()  # type: ignore[attr-defined]  # what a notebook asks of any value
+    assert ET.fromstring(svg).tag.endswith("svg")
+    assert svg == FIGURES["law"](PAPER)._repr_svg_()  # type: ignore[attr-defined]  # the same bytes each time
+
+
+def test_the_names_of_all_figures_are_listed_for_completion() -> None:
+    import sweep_analysis.figures as figures
+
+    assert set(dir(figures)) == set(figures.__all__)
+    assert all(callable(getattr(figures, name)) for name in dir(figures) if name.endswith("_figure"))
 
 
 def test_the_same_figure_gives_the_same_bytes() -> None:
@@ -241,3 +270,42 @@ def test_numbers_are_written_as_people_read_them() -> None:
 def test_importing_the_figures_imports_no_drawing_library() -> None:
     code = "import sys, sweep_analysis.figures; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_fits_figure_holds_its_records_and_the_forecast_that_was_asked_for() -> None:
+    found = fit(RECORDS)
+    told = found.forecast(parameters=3e5, tokens=6e6)
+    (axes,) = fit_figure(found, over="tokens", at={"parameters": 3e5, "tokens": 6e6}).axes
+    tips = [line for line in axes.lines if str(line.get_gid()).startswith("tip:")]
+    places = {(float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in tips}
+    assert places == {(m.tokens, m.loss) for m in MEASURED} | {(6e6, told.loss.value)}
+    words = {text.get_text() for text in axes.texts}
+    assert words >= {"N = 27K", "N = 167K", "N = 300K", f"forecast {told.loss.value:.4f}"}
+
+
+def test_what_cannot_be_drawn_of_a_fit_is_refused_in_words() -> None:
+    found = fit(RECORDS)
+    with pytest.raises(ValueError, match="over='flops' is none of them"):
+        fit_figure(found, over="flops")
+    few = fit({name: values[:3] for name, values in RECORDS.items()})
+    with pytest.raises(ValueError, match="was not fitted: 3 records"):
+        fit_figure(few)
+    with pytest.raises(ValueError, match="no law of loss over parameters and tokens"):
+        misfits_of(fit({"kl": [1.0, 4.0, 9.0, 16.0], "reward": [0.8, 1.4, 1.8, 2.1]}, "RewardBestOfN"))
+
+
+def test_misfits_are_the_records_against_the_law() -> None:
+    found = fit(RECORDS)
+    for misfit in misfits_of(found):
+        assert misfit.fitted == found.predict(misfit.measured.parameters, misfit.measured.tokens)
+    assert {m.measured.loss for m in misfits_of(found)} == {m.loss for m in MEASURED}
+
+
+def test_a_frontiers_figure_holds_its_valleys() -> None:
+    frontier = isoflop_frontier(ISOFLOP)
+    (axes,) = frontier_figure(frontier).axes
+    tips = [line for line in axes.lines if str(line.get_gid()).startswith("tip:")]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in tips] == [
+        (v.flops, v.parameters) for v in frontier.valleys
+    ]
+    assert f"C^{frontier.parameters_exponent.value:.3f}" in axes.texts[0].get_text()

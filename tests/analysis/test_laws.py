@@ -251,3 +251,19 @@ def test_a_batch_of_fits_equals_the_same_fits_one_by_one():
     for i, z in itertools.zip_longest(range(4), together.z):
         alone = solve.minimise(law, x, data["loss"], start[[i]], goal)
         assert np.allclose(alone.z[0], z, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_a_fit_of_every_law_is_drawn_with_all_its_records(name):
+    pytest.importorskip("matplotlib", reason="figures need the extra `report`")
+    from sweep_analysis.figures import fit_figure, interactive
+
+    found = fit(_observed(name, TRUTH[name][2]), name)
+    figure = fit_figure(found)
+    (axes,) = figure.axes
+    tips = [line for line in axes.lines if str(line.get_gid()).startswith("tip:")]
+    assert len(tips) == found.records
+    curves = [line for line in axes.lines if len(line.get_xdata()) == 120]
+    assert 1 <= len(curves) <= 5
+    assert all(np.isfinite(line.get_ydata()).all() for line in curves)
+    assert interactive(figure, name).count('class="tip"') == found.records

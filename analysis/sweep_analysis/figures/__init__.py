@@ -1,4 +1,4 @@
-"""Figures of a ladder: the law and its band, forecasts against what came, residuals, curves, time and cost.
+"""Figures of a fit, a frontier and a ladder: the law, its band and residuals, forecasts against what came, cost.
 
 Owns what each figure shows and how it looks; each returns a matplotlib `Figure` ready for a paper, `inline_svg` puts
 one into a page, and `interactive` makes one a page that tells its values. Fits nothing, reads no files. matplotlib (the
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sweep_analysis.figures.cost import cost_figure
     from sweep_analysis.figures.curves import curves_figure
+    from sweep_analysis.figures.fitted import fit_figure, frontier_figure, misfits_of
     from sweep_analysis.figures.forecasts import forecasts_figure
     from sweep_analysis.figures.interaction import interactive
     from sweep_analysis.figures.law import law_figure
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from sweep_analysis.figures.timeline import timeline_figure
 
 _HOMES = {
+    "fit_figure": "fitted",
+    "frontier_figure": "fitted",
+    "misfits_of": "fitted",
     "law_figure": "law",
     "forecasts_figure": "forecasts",
     "residuals_figure": "residuals",
@@ -69,10 +73,13 @@ __all__ = [
     "band_along",
     "cost_figure",
     "curves_figure",
+    "fit_figure",
     "forecasts_figure",
+    "frontier_figure",
     "inline_svg",
     "interactive",
     "law_figure",
+    "misfits_of",
     "residuals_figure",
     "timeline_figure",
 ]
@@ -83,3 +90,7 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -4,11 +4,13 @@ Owns the palette (each colour has a role; pages map roles to CSS variables), the
 Knows no data.
 """
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -67,12 +69,22 @@ PAGE = Layout(width=720, text=12.5)
 PHONE = Layout(width=350, text=11.5)
 
 
+class Shown(Figure):
+    """A figure that a notebook shows as the last value of a cell, without pyplot and its global state."""
+
+    def _repr_svg_(self) -> str:
+        drawn = io.BytesIO()
+        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "figure"}):
+            self.savefig(drawn, format="svg", facecolor=PAPER_WHITE, metadata={"Date": None, "Creator": None})
+        return drawn.getvalue().decode()
+
+
 def new_figure(
     layout: Layout, height: float, *, left: float, right: float, top: float, bottom: float
 ) -> tuple[Figure, Axes]:
     """An empty figure and its axes; height and margins in lines of text."""
     line = layout.text * 1.35
-    figure = Figure(figsize=(layout.width / 72, height * line / 72), dpi=72, facecolor="none")
+    figure = Shown(figsize=(layout.width / 72, height * line / 72), dpi=72, facecolor="none")
     axes = figure.add_axes(
         (
             left * line / layout.width,
