@@ -126,9 +126,9 @@ tests whether they differ; `sa.offset_test(records)` tests whether loss on anoth
 below noise, and `laws.kaplan.overfitting(constants, N, D)` is that cost.
 
 **Figures** (the extra `report`): `sa.figures.fit_figure(fit, at={...})` draws a fit of any law with its records and the
-forecast that was asked for, `residuals_figure(misfits_of(fit))` what it leaves, `frontier_figure(frontier)` the frontier.
-Each is a matplotlib `Figure` as wide as a paper's text (`savefig("fit.pdf")`; `layout=` for other widths), which a
-notebook shows as it is; `sa.figures.interactive(figure, title)` makes it one page that tells its values. All are in
+forecast asked for, `residuals_figure(misfits_of(fit))` what it leaves, `frontier_figure(frontier)` the frontier. Each
+is a matplotlib `Figure` as wide as a paper's text (`savefig("fit.pdf")`; `layout=` for other widths), which a notebook
+shows as it is; `sa.figures.interactive(figure, title)` makes it one page that tells its values. All are in
 [tutorial.ipynb](tutorial.ipynb).
 
 **Loss → metric**: `sa.compound(metric_fit, fit.forecast(...).loss)` carries the loss's interval through the second law.
