@@ -89,11 +89,14 @@ class Block:
     """What one more expert adds."""
     weights: Count = Count()
     """That of it which only the tokens of the expert pass through; the rest is the router's."""
+    shared: Count = Count()
+    """What it computes with besides, of a block before it: no more parameters, and more FLOPs."""
 
     @staticmethod
     def read(document: Mapping[str, Any]) -> "Block":
         """One entry of `blocks`."""
-        counts = {name: Count.read(document[name]) for name in ("own", "each", "weights") if name in document}
+        parts = ("own", "each", "weights", "shared")
+        counts = {name: Count.read(document[name]) for name in parts if name in document}
         return Block(**counts, scores=document.get("scores", 1.0))
 
 
@@ -181,8 +184,7 @@ _RULED = {
     **dict.fromkeys(
         ("swa_num_attention_heads", "num_attention_heads_per_layer", "mamba_head_dim", "mamba_d_ssm"), _HEADS
     ),
-    **dict.fromkeys(("index_n_heads", "indexer_n_heads", "indexer_kv_heads"), _HEADS),
-    **dict.fromkeys(("index_head_dim", "indexer_head_dim", "attention_head_size"), _HEAD_SIZE),
+    "attention_head_size": _HEAD_SIZE,
     **dict.fromkeys(("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "swa_head_dim"), _HEAD_SIZE),
     **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim", "linear_head_dim"), _HEAD_SIZE),
     **dict.fromkeys(("global_head_dim", "kv_channels"), _HEAD_SIZE),

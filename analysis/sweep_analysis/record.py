@@ -34,6 +34,9 @@ class ParameterCounts(Document):
     """Without the embedding and the output projection."""
     active: int = Field(gt=0)
     """Parameters that one token passes through; equals total for a dense model."""
+    untrained: int = Field(default=0, ge=0, exclude_if=lambda count: not count)
+    """Numbers that stand among the weights and that the loss does not reach, such as an indexer's: in no other count,
+    nor in N."""
 
 
 class FlopCounts(Document):

@@ -212,7 +212,7 @@ class Shape(Document):
         facts = self._facts
         if facts is not None:
             numbers = zip(facts.numbers(self.layers), facts.blocks, strict=True)
-            met = sum(n * (self._block(facts, b, least=2) - self._unmet(facts, b, least=2)) for n, b in numbers)
+            met = sum(n * self._met(facts, block) for n, block in numbers)
             return round(facts.passes * met)
         return self.layers * (self.attention_weights + self._feed_forward(self.experts.top_k if self.experts else 1))
 
@@ -223,6 +223,11 @@ class Shape(Document):
         count, _ = experts_in(facts.experts, self.configuration)
         router = block.each(self._sizes) - block.weights(self._sizes)  # a row of a matrix an expert
         return block.own(self._sizes, least=least) + count * (block.weights(self._sizes, least=least) + router)
+
+    def _met(self, facts: Facts, block: Block) -> int:
+        """Weights of one block's matrices that a token is multiplied by, those that it shares among them."""
+        own = self._block(facts, block, least=2) - self._unmet(facts, block, least=2)
+        return own + block.shared(self._sizes, least=2)
 
     def _unmet(self, facts: Facts, block: Block, least: int = 0) -> int:
         """Parameters of one block that a token does not pass through."""

@@ -1,5 +1,6 @@
 """Any causal language model of `transformers`, by name: sized exactly without the library, built, trained, exported."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from tiny_run import moved, order_of, records_of, written
+from torch.utils.flop_counter import FlopCounterMode
 
 from sweep_analysis.architectures import counted_by, facts_of, fields_of_all, known, language_of, refused
 from sweep_analysis.flops import detailed
@@ -282,6 +284,15 @@ def test_what_the_loss_does_not_reach_changes_no_logit_and_all_else_has_a_gradie
         np.testing.assert_array_equal(model(batches[0][:, :-1]), before)
 
 
+def test_an_indexer_of_another_size_is_beside_n_too() -> None:
+    for name, field in (("deepseek_v32", "index_n_heads"), ("qwen4_exp_text", "indexer_n_heads")):
+        few = SAMPLE[name] | {field: 1}
+        shapes = [shape_of_width(64, 259, model_of(name, configuration=c), 4, LENGTH) for c in (SAMPLE[name], few)]
+        whole, small = (built_on_meta(shape) for shape in shapes)
+        assert parameters_of(whole) == parameters_of(small) == shapes[0].parameters == shapes[1].parameters
+        assert sum(b.numel() for b in small.buffers()) < sum(b.numel() for b in whole.buffers())
+
+
 def test_an_indexer_that_chose_less_than_the_context_would_leave_its_random_weights_in_the_loss() -> None:
     from sweep_trainer.huggingface import HuggingFaceModel
 
@@ -432,6 +443,34 @@ def test_layers_that_share_their_attention_are_counted_once_and_there_are_two_of
         shape = shape_of_width(64, 259, model_of("zamba"), layers, LENGTH)
         assert parameters_of(built_on_meta(shape)) == shape.parameters
     assert shape_of(recipe("zamba"), 600_000).layers >= facts_of("zamba").least_layers == 8
+
+
+def test_a_token_is_multiplied_by_shared_weights_wherever_they_are() -> None:
+    """zamba: of three layers after the seventh the last is of both kinds, and its attention and feed-forward block are
+    those of another."""
+    shapes = [shape_of_width(64, 259, model_of("zamba"), layers, LENGTH) for layers in (12, 13, 14)]
+    (plain, hybrid) = (b.met_weights - a.met_weights for a, b in itertools.pairwise(shapes))
+    places = [block for block in built_on_meta(shapes[-1]).blocks if hasattr(block, "shared_transf")]
+    assert len({id(place.shared_transf.self_attn.q_proj.weight) for place in places}) == 1 < len(places) == 3
+    shared = sum(p.numel() for p in places[-1].shared_transf.parameters() if p.dim() == 2)
+    assert hybrid == plain + 64 * 64 + shared
+
+
+@pytest.mark.parametrize("name", ["gemma4_text", "olmo_hybrid", "bart", "deepseek_v3", "qwen3"])
+def test_scores_are_counted_where_there_are_some(name: str) -> None:
+    """By PyTorch's own count: what a token costs more at twice the context."""
+    from sweep_trainer.huggingface import HuggingFaceModel
+
+    counted, told = [], []
+    for length in (64, 128):
+        shape = shape_of_width(64, 259, model_of(name, configuration=SAMPLE.get(name) or None), 8, length)
+        model = HuggingFaceModel(shape, length, 0)
+        tokens = torch.zeros((1, length + 1), dtype=torch.long)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model.loss(tokens)
+        counted.append(counter.get_total_flops() / length)
+        told.append(detailed(shape, 1, length) / 3)
+    assert counted[1] - counted[0] == pytest.approx(told[1] - told[0], rel=0.02)
 
 
 MANIFEST = """\

@@ -21,6 +21,7 @@ from sweep_trainer.build import build
 from sweep_trainer.engines.plain import PlainTorch
 from sweep_trainer.export import files_of_export
 from sweep_trainer.initial import take_up
+from sweep_trainer.model import fixed
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 SIZE = 150_000
@@ -91,6 +92,9 @@ def test_an_architecture_goes_from_its_order_to_a_record_and_an_export(
     (record,) = records_of(order).values()
     theirs = loaded(exported(order))
     assert record.parameters.total == order.run.parameters
+    beside = sum(buffer.numel() for buffer in fixed(theirs).values())
+    theirs_in_all = sum(p.numel() for p in theirs.parameters()) + beside
+    assert theirs_in_all == record.parameters.total + record.parameters.untrained
     hyper = resolve(order.training, order.run.parameters, order.run.tokens)
     ours = build(hyper, 1, torch.device("cpu"))
     assert sum(p.numel() for p in ours.parameters()) == record.parameters.total

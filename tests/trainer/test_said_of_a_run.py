@@ -93,7 +93,7 @@ def test_a_record_counts_epochs_and_the_tokens_that_were_repeated(
 def test_device_time_counts_the_device_of_each_process(order: RunOrder, tmp_path: Path) -> None:
     training = order.training
     hyper = resolve(training, order.run.parameters, order.run.tokens)
-    engine: Any = SimpleNamespace(attention="Sdpa", start_digest=None)  # what a record asks of it
+    engine: Any = SimpleNamespace(attention="Sdpa", start_digest=None, untrained=0)  # what a record asks of it
     data = prepare(training, tmp_path, tmp_path / "cache")
     evaluator = Evaluator(training, hyper, data, engine, Ranks(0, 8), ())
     curve = Curve(uri="file:///curve.jsonl", digest="sha256:c")

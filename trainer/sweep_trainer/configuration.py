@@ -220,6 +220,8 @@ def _kinds(kind: Any, layers: int) -> dict[str, Any]:
         kinds["attn_layers"] = ["local" if i % 2 == 0 else "lsh" for i in range(layers)]
     if kind.model_type in _FULL:
         kinds["layer_types"] = ["full_attention"] * layers
+        if kind.model_type.startswith("gemma4"):
+            kinds["per_layer_config"] = {}  # else their heads would be of 512 channels at any width
     if "mlp_layer_types" in names_of(kind):
         deepest = (kind().mlp_layer_types or ["sparse"])[-1]
         kinds["mlp_layer_types"] = ["sparse" if deepest == "dense" else deepest] * layers

@@ -59,6 +59,7 @@ def card(hyper: Hyperparameters, record: Record, how: str) -> str:
         ("parameters", f"{record.parameters.total:,}"),
         ("without embeddings", f"{record.parameters.non_embedding:,}"),
         ("a token passes through", f"{record.parameters.active:,}"),
+        *([("beside them, as they began", f"{record.parameters.untrained:,}")] if record.parameters.untrained else []),
         ("training tokens", f"{record.tokens:,} ({record.epochs:.3g} epochs)"),
         ("FLOPs, 6·N·D", f"{record.flops.six_nd:.4g}"),
         ("validation loss", f"{record.loss:.4f} nats per {_unit(hyper)}"),

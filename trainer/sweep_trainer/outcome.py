@@ -102,7 +102,10 @@ def record_of(
         run=RunReference(uid=order.uid, attempt=order.attempt, config_digest=order.config_digest),
         purpose=order.run.purpose,
         parameters=ParameterCounts(
-            total=shape.parameters, non_embedding=shape.non_embedding_parameters, active=shape.active_parameters
+            total=shape.parameters,
+            non_embedding=shape.non_embedding_parameters,
+            active=shape.active_parameters,
+            untrained=evaluator.engine.untrained,
         ),
         tokens=tokens,
         unique_tokens=sum(source.unique for source in read),

@@ -50,6 +50,7 @@ class PlainTorch:
         self.attention = told_attention(self.model, attention)
         self.start_digest: str | None = self.model.start_digest
         self.parameters = sum(p.numel() for p in self.model.parameters())
+        self.untrained = sum(buffer.numel() for buffer in fixed(self.model).values())
         self._optimizer = FlatAdamW(self.model, hyper.optimizer, hyper.width_ratio)
         self._count = count_of(hyper)
         self._micro = MicroBatch(execution.micro_batch, 2 if hyper.shape.scalar_head else 1, self._count)

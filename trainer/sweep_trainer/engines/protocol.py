@@ -19,6 +19,8 @@ class Engine(Protocol):
 
     parameters: int
     """N, all trainable parameters, counted on the built model."""
+    untrained: int
+    """Numbers that its weights have besides, which no gradient moves."""
     path: str
     """How losses and gradients are computed, and why so; for the log."""
     attention: str

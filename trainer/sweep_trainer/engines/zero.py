@@ -60,6 +60,7 @@ class Zero:
         self.attention = told_attention(self.model, self._attention)
         self.start_digest: str | None = self.model.start_digest
         self.parameters = sum(p.numel() for p in self.model.parameters())
+        self.untrained = sum(buffer.numel() for buffer in fixed(self.model).values())
         self._shapes = {name: tuple(p.shape) for name, p in self.model.named_parameters()}
         if training.activation_checkpointing:
             recompute_blocks(self.model)
