@@ -192,6 +192,55 @@ def test_so_it_does_at_next_rungs_of_the_origins_that_came_later(chosen_anew):
     assert kept["byJump"][0]["medianWidth"] <= 0.038
 
 
+PAGE = (ROOT / "docs" / "forecasts.md").read_text(encoding="utf-8")
+
+
+def _rows(part):
+    """First cell → the other cells, of the first row of that name."""
+    lines = [[c.strip() for c in line.strip("|").split("|")] for line in part.splitlines() if line.startswith("|")]
+    return {first: rest for first, *rest in reversed(lines)}
+
+
+@pytest.mark.parametrize(
+    ("origins", "title"), [("four", "the four origins of the marks"), ("six", "the six that came")]
+)
+def test_the_pages_tables_are_those_of_the_kept_calibration(origins, title):
+    rows = _rows(PAGE.partition(f"**Leave one origin out, {title}")[2].partition("**…")[0])
+    kept = CALIBRATION[origins]["leaveOneOriginOut"]
+    named = {"next rung, all": kept}
+    named |= {f"· {r['group']}": r for r in kept["byOrigin"]}
+    named |= {f"· {r['group']} past rungs": r for r in kept["byPastRungs"]}
+    named |= {f"· jump {r['group']}": r for r in kept["byJump"]}
+    named |= {"far, all" if r["group"] == "all" else f"· far, {r['group']}": r for r in kept["far"]}
+    assert set(named) <= set(rows)
+    for name, r in named.items():
+        cells = [str(r["forecasts"]), f"{r['coverage']:.3f} ({r['coverageLow']:.3f}–{r['coverageHigh']:.3f})"]
+        assert rows[name][:2] == cells, name
+        assert rows[name][4:] == [f"{r[k]:.2%}" for k in ("medianWidth", "intervalScore", "medianError")], name
+
+
+def test_the_pages_first_screen_says_what_the_tables_below_it_say():
+    short = _rows(PAGE.partition("## In short")[2].partition("## The method")[0])
+    kept = CALIBRATION["four"]["leaveOneOriginOut"]
+    near, far = ({r["group"]: r for r in kept[k]} for k in ("byJump", "far"))
+    for name, r in {
+        "up to 3x, the next rung": near["≤ 3x"],
+        "3 to 10x, the next rung": near["≤ 10x"],
+        "10 to 30x, a far target": far["≤ 30x"],
+        "30 to 100x": far["≤ 100x"],
+        "100 to 300x": far["≤ 300x"],
+    }.items():
+        half = f"±{50 * r['medianWidth']:.1f} %"
+        cells = [str(r["forecasts"]), f"{100 * r['coverage']:.1f} %", half, f"{100 * r['medianError']:.2f}"]
+        assert [c.replace(" of the loss", "") for c in short[name][:3]] == cells[:3], name
+        assert short[name][3] == f"{cells[3]} %", name
+    fresh = _rows(PAGE.partition("<!-- fresh -->")[2].partition("<!-- /fresh -->")[0])
+    said = " ".join(PAGE.partition("**On ladders that nobody")[2].partition("\n* ")[0].split())
+    for cell in (fresh["next rung, all"][1], fresh["far, all"][1], fresh["· Datablations"][1]):
+        assert f"{100 * float(cell.split()[0]):.1f} %" in said
+    assert f"±{float(fresh['next rung, all'][4].rstrip('%')) / 2:.1f} %" in said
+
+
 def test_the_command_gives_the_documented_json(tmp_path, capsys):
     path = tmp_path / "runs.csv"
     lines = [f"{p.parameters},{p.tokens},{p.loss},{i}" for i, rung in enumerate(ladder().rungs) for p in rung]
