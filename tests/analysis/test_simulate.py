@@ -1,5 +1,8 @@
 """The gate in worlds whose truth is known: a seeded sample of what benchmarks/error_rates.py counts in thousands."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from sweep_analysis.gate import Outcome, Reason
@@ -68,3 +71,24 @@ def test_the_same_seed_gives_the_same_verdicts():
 def test_first_rungs_are_promoted_without_being_called_consistent():
     climbed = climb(draw(World.HEALTHY, 0))
     assert [v.outcome for number, v in climbed.verdicts if number < 3] == [Outcome.NOT_JUDGED] * 3
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_page_of_the_gate_says_what_was_counted():
+    kept = json.loads((ROOT / "benchmarks/results/error_rates.json").read_text())
+    page = (ROOT / "docs/gate.md").read_text(encoding="utf-8").partition("<!-- error rates -->")[2]
+    lines = [[c.strip() for c in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("|")]
+    rows = {first: rest for first, *rest in reversed(lines)}
+    assert kept["ladders"] >= 1000
+    for world, ended in kept["ended"].items():
+        total = sum(ended.values())
+        most = sorted(ended.items(), key=lambda item: -item[1])[:4]
+        assert rows[world][0] == str(total) == str(kept["ladders"]), world
+        assert rows[world][3].partition(";")[0] == ", ".join(f"{end} {n / total:.1%}" for end, n in most), world
+    sound = [name for name in kept["ended"] if name.startswith(("Healthy", "Rough"))]
+    assert len(sound) == 7
+    assert all(kept["ended"][name]["climbed"] >= 0.95 * kept["ladders"] for name in sound)
+    caught = [kept["ended"][f"Bend, noise {n}x"]["at Fail/LossAbovePrediction"] for n in (1, 3, 10)]
+    assert min(caught) >= 0.8 * kept["ladders"]
