@@ -20,6 +20,9 @@ from sweep_operator.names import run_name
 FIELD_MANAGER = "scalingsweep-operator"
 _KINDS = {kind.kind: kind for kind in (SERVICE_ACCOUNTS, ROLES, ROLE_BINDINGS)}
 _REMEMBERED = 4096
+_AT_ONCE = 64
+"""Locks over which sweeps are spread. A single one made a thousand sweeps that start at once wait for each other: the
+API server looks through all bindings of a namespace before it takes another."""
 
 
 class Access:
@@ -30,13 +33,14 @@ class Access:
         self._ensured: OrderedDict[str, tuple[str, str | None, frozenset[str]]] = OrderedDict()
         """By the sweep's UID: the version whose plan was looked at, its trainers' account where it is one of the
         user's own, and the runs that they may write to."""
-        self._one_at_a_time = threading.Lock()
-        """The runs of a rung start at once, and the first of them ensures for all."""
+        self._remembering = threading.Lock()
+        self._one_at_a_time = tuple(threading.Lock() for _ in range(_AT_ONCE))
+        """For each sweep one: the runs of a rung start at once, and the first of them ensures for all."""
 
     def ensure(self, sweep: ScalingSweep, run: str) -> None:
         """Account, role, binding and claim, for every run that the sweep plans. Raises NameTaken and ApiError."""
         if not self._is_ensured(sweep, run):
-            with self._one_at_a_time:
+            with self._one_at_a_time[hash(sweep.metadata.uid) % _AT_ONCE]:
                 if not self._is_ensured(sweep, run):
                     self._ensure_all(sweep, frozenset((*planned_runs(sweep), run)))
 
@@ -49,7 +53,7 @@ class Access:
             return run in ensured
         if account != own or ensured != {*planned_runs(sweep), run}:
             return False
-        self._ensured[uid] = version, account, ensured
+        self._remember(uid, (version, account, ensured))
         return True
 
     def _ensure_all(self, sweep: ScalingSweep, planned: frozenset[str]) -> None:
@@ -61,10 +65,14 @@ class Access:
         claim = claim_document(sweep)
         if claim is not None and uid not in self._ensured:
             self._ensure_claim(claim)
-        self._ensured[uid] = sweep.metadata.resource_version, own, planned
-        self._ensured.move_to_end(uid)
-        while len(self._ensured) > _REMEMBERED:
-            self._ensured.popitem(last=False)
+        self._remember(uid, (sweep.metadata.resource_version, own, planned))
+
+    def _remember(self, uid: str, ensured: tuple[str, str | None, frozenset[str]]) -> None:
+        with self._remembering:
+            self._ensured[uid] = ensured
+            self._ensured.move_to_end(uid)
+            while len(self._ensured) > _REMEMBERED:
+                self._ensured.popitem(last=False)
 
     def _ensure(self, document: JSON) -> None:
         """Create it, or bring what stands there up to date; nothing is written where nothing is to be changed."""
