@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import astuple, fields, is_dataclass, replace
 
 import numpy as np
+from classics import S1
 
 from sweep_analysis.kriging import Kernel
 from sweep_analysis.predictive import SETTINGS, Settings
@@ -29,19 +30,11 @@ NEUTRAL = replace(
 LITTLE = {"widening": 0.25, "bend_power": 1.0, "few_records": 0.5, "below_data": 0.005}
 """The scale's structure before anything was found: S1's widening, and of what S1 has not as little as a logarithm can
 start from."""
-AS_IN_S1 = replace(
-    NEUTRAL,
-    entropy_slope=0.2,
-    prior_mean=(0.34, 0.39),
-    prior_deviation=(0.10, 0.30, 0.30, 0.20, 0.40),
-    fit_floor=0.004,
-    fit_off_optimum=0.05,
-    oversized=1.0,
-    fit_adapts=0.0,
-    recency=1.5,
-    outlier=2.5,
-    widening=0.25,
-)
+OF_S1 = (
+    "entropy_slope", "prior_mean", "prior_deviation", "fit_floor", "fit_off_optimum", "oversized", "fit_adapts",
+    "recency", "outlier", "widening",
+)  # fmt: skip
+AS_IN_S1 = replace(NEUTRAL, **{name: getattr(S1, name) for name in OF_S1})
 """Every constant of the fit that S1 has, as S1 has it."""
 
 
@@ -57,7 +50,7 @@ VARIANTS = {
     "E prior wider": _prior(E=0.24),
     "E prior steeper": replace(NEUTRAL, entropy_slope=0.2),
     "E prior flat": replace(NEUTRAL, entropy_slope=0.0, entropy_beyond=0.0),
-    "exponents as in S1": replace(NEUTRAL, prior_mean=(0.34, 0.39)),
+    "exponents as in S1": replace(NEUTRAL, prior_mean=S1.prior_mean),
     "exponents larger": replace(NEUTRAL, prior_mean=(0.46, 0.46)),
     "exponents less free": _prior(alpha=0.10, beta=0.20),
     "exponents freer": _prior(alpha=0.40, beta=0.80),

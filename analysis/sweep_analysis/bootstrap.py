@@ -7,13 +7,16 @@ too narrow for that, and `forecast.py` says by how much.
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
 from sweep_analysis import solve
-from sweep_analysis.fit import Fit, Interval
+from sweep_analysis.interval import Interval
 from sweep_analysis.laws.base import Array
+
+if TYPE_CHECKING:
+    from sweep_analysis.fit import Fit
 
 BATCH_NUMBERS = 16_384  # points in one batch of refits: what keeps its Jacobian in cache
 TOLERANCE = 1e-9
@@ -41,7 +44,7 @@ class Bootstrap:
         """Percentile interval of one constant, around the fit's own `value`."""
         return percentile_interval(self[name], value, confidence)
 
-    def applied(self, fit: Fit) -> Fit:
+    def applied(self, fit: "Fit") -> "Fit":
         """The same fit with the percentile intervals of these refits."""
         intervals = {name: self.interval(name, value, fit.confidence) for name, value in fit.constants.items()}
         return replace(fit, parameters=intervals)
@@ -55,7 +58,7 @@ def percentile_interval(samples: Array, value: float, confidence: float) -> Inte
 
 
 def bootstrap(
-    fit: Fit, refits: int = 1000, *, seed: int = SEED, threads: int = 2, method: Method | None = None
+    fit: "Fit", refits: int = 1000, *, seed: int = SEED, threads: int = 2, method: Method | None = None
 ) -> Bootstrap:
     """Refit `refits` times.
 
@@ -99,7 +102,7 @@ def bootstrap(
     return Bootstrap(fit.form.names, samples, method, seed)
 
 
-def refit(fit: Fit, weights: Array) -> Array:
+def refit(fit: "Fit", weights: Array) -> Array:
     """Constants (R, k) refitted with each row of `weights` (R, n) on the records, in the table's order."""
     x = fit.form.coordinates(fit.table.columns, fit.units)
     begin = np.repeat(fit.solution[None], len(weights), axis=0)

@@ -31,6 +31,11 @@ class Comparison(Document):
     status: FitStatus
     message: str
 
+    def __repr__(self) -> str:
+        return f"<Comparison by {self.law}: {self.message}>"
+
+    __str__ = __repr__
+
 
 class OffsetTest(Document):
     """Whether loss on another text is the loss plus a constant."""
@@ -41,6 +46,11 @@ class OffsetTest(Document):
     """Of the other loss over the loss; 1 where the offset is constant."""
     p_value: float
     """Chance of a slope this far from 1 if the offset were constant (t test)."""
+
+    def __repr__(self) -> str:
+        return f"<OffsetTest: offset {self.offset}, slope {self.slope} against 1, p = {self.p_value:.2g}>"
+
+    __str__ = __repr__
 
 
 def compare_corpora(
@@ -82,10 +92,14 @@ def compare_corpora(
         p_value=p,
         status=joint.status,
         message=(
-            f"the corpora {verdict} (p = {p:.2g}): loss on the second is {100 * np.expm1(offset.value):+.2f} % at "
-            f"{np.exp(centre) * sixfold:.3g} FLOPs, and changes by {100 * slope.value * np.log(10):+.2f} % a decade"
+            f"the corpora {verdict} (p = {p:.2g}): loss on the second is {_percent(np.expm1(offset.value))} at "
+            f"{np.exp(centre) * sixfold:.3g} FLOPs, and changes by {_percent(slope.value * np.log(10))} a decade"
         ),
     )
+
+
+def _percent(share: float) -> str:
+    return f"{round(100 * share, 2) + 0.0:+.2f} %"  # no minus before nothing
 
 
 def offset_test(records: Records, *, confidence: float = 0.95, **reading: object) -> OffsetTest:

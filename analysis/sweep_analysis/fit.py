@@ -15,10 +15,12 @@ import numpy as np
 
 from sweep_analysis import solve
 from sweep_analysis.covariance import condition_of, covariance_of, transported
-from sweep_analysis.document import Document
+from sweep_analysis.interval import Estimate as Estimate
+from sweep_analysis.interval import Interval as Interval
+from sweep_analysis.interval import Outlook as Outlook
 from sweep_analysis.laws import Law, law_of
 from sweep_analysis.laws.base import Array
-from sweep_analysis.present import html_of, line_of, number, text_of
+from sweep_analysis.present import html_of, line_of, text_of
 from sweep_analysis.suspect import suspicions
 from sweep_analysis.table import Records, Table, read
 
@@ -47,45 +49,6 @@ class FitStatus(StrEnum):
     """Not more points than constants: any law would pass through them."""
     UNIDENTIFIED = "Unidentified"
     """The design (which sizes, which token counts) cannot tell the constants apart, however many points it has."""
-
-
-class Interval(Document):
-    """A number and where it may lie."""
-
-    value: float
-    """Best estimate."""
-    low: float
-    """Lower end."""
-    high: float
-    """Upper end."""
-
-    def __str__(self) -> str:
-        return f"{number(self.value)} [{number(self.low)}, {number(self.high)}]"
-
-    __repr__ = __str__
-
-
-class Estimate(Interval):
-    """A number with its interval, and how sure the interval is meant to be."""
-
-    confidence: float
-
-
-class Outlook(Document):
-    """What a fit's records say of a run not trained yet."""
-
-    loss: Estimate
-    """The law's response (nats per token for losses) with its interval."""
-    jump: float
-    """Compute of that run over the largest of the records; where a law has no compute, of its own axes together."""
-    law: str
-    evidence: str
-    """Digest of the records, the same in any order."""
-
-    def __str__(self) -> str:
-        return f"{self.loss} at {self.loss.confidence:.0%}, {self.jump:.3g}x the records' compute ({self.law})"
-
-    __repr__ = __str__
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -131,7 +94,7 @@ class Fit:
 
     def forecast(self, *, confidence: float | None = None, **axes: float) -> "Outlook | NoForecast":
         """The response of a run at the given axis values, with its interval (see `outlook.py`)."""
-        from sweep_analysis.outlook import outlook
+        from sweep_analysis.outlook import outlook  # here: a fit alone need not wait for the forecaster
 
         return outlook(self, axes, self.confidence if confidence is None else confidence)
 

@@ -12,8 +12,9 @@ from scipy import special
 
 from sweep_analysis.bootstrap import SEED, percentile_interval
 from sweep_analysis.document import Document
-from sweep_analysis.fit import Interval
+from sweep_analysis.interval import Interval
 from sweep_analysis.laws.base import Array
+from sweep_analysis.present import number, table_html
 from sweep_analysis.table import Records, Table, TableError, read
 
 BUDGET_TOLERANCE = 0.1  # relative: runs whose compute differs by less belong to one IsoFLOP curve
@@ -51,6 +52,24 @@ class Frontier(Document):
     valleys: tuple[Valley, ...] = ()
     left_out: tuple[str, ...] = ()
     """Curves that gave no valley, and why."""
+
+    def __repr__(self) -> str:
+        left = f", {len(self.left_out)} left out" if self.left_out else ""
+        curves = f"{len(self.valleys)} valleys{left}, " if self.valleys else ""
+        return (
+            f"<Frontier by approach {self.approach}: N* ~ C^{self.parameters_exponent}, D* ~ C^{self.tokens_exponent};"
+            f" {curves}{self.lowest_flops:.3g} to {self.highest_flops:.3g} FLOPs>"
+        )
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (f"{v.flops:.3g}", number(v.parameters), number(v.tokens), f"{v.loss:.4f}", str(v.records))
+            for v in self.valleys
+        ]
+        told = [f"N* ~ C^{self.parameters_exponent}, D* ~ C^{self.tokens_exponent}", *self.left_out]
+        return table_html(f"Frontier by approach {self.approach}", ("FLOPs", "N*", "D*", "loss", "records"), rows, told)
 
     def parameters(self, flops: float) -> float:
         """N* at a training budget of `flops`."""

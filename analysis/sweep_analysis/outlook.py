@@ -6,21 +6,25 @@ law that breaks beyond the data. Only the former may gate a ladder.
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sweep_analysis.bootstrap import bootstrap
 from sweep_analysis.document import digest_of
-from sweep_analysis.fit import Estimate, Fit, Outlook
 from sweep_analysis.forecast import LAWS as CALIBRATED
 from sweep_analysis.forecast import NoForecast, Point, forecast
+from sweep_analysis.interval import Estimate, Outlook
 from sweep_analysis.ladders import by_compute
 from sweep_analysis.table import Table
+
+if TYPE_CHECKING:
+    from sweep_analysis.fit import Fit
 
 REFITS = 500
 
 
-def outlook(fit: Fit, at: Mapping[str, float], confidence: float) -> Outlook | NoForecast:
+def outlook(fit: "Fit", at: Mapping[str, float], confidence: float) -> Outlook | NoForecast:
     """The response at axis values `at`. Raises ValueError for values no run has, KeyError for wrong axes."""
     form = fit.form
     form.check(at)
@@ -49,7 +53,7 @@ def rungs_of(table: Table) -> tuple[tuple[Point, ...], ...]:
     return tuple(map(tuple, sorted(rungs.values(), key=lambda rung: max(p.parameters * p.tokens for p in rung))))
 
 
-def _calibrated(fit: Fit, parameters: float, tokens: float, confidence: float) -> Outlook | NoForecast:
+def _calibrated(fit: "Fit", parameters: float, tokens: float, confidence: float) -> Outlook | NoForecast:
     told = forecast(rungs_of(fit.table), [(parameters, tokens)], confidence=confidence, law=fit.law)
     if isinstance(told, NoForecast):
         return told
@@ -58,7 +62,7 @@ def _calibrated(fit: Fit, parameters: float, tokens: float, confidence: float) -
     return Outlook(loss=loss, jump=told.jump, law=told.law, evidence=told.evidence)
 
 
-def _resampled(fit: Fit, at: dict[str, float], confidence: float) -> Outlook:
+def _resampled(fit: "Fit", at: dict[str, float], confidence: float) -> Outlook:
     refits = bootstrap(fit, REFITS)
     x = fit.form.coordinates(at)
     center = float(fit.form.predict(fit.constants, **at))
@@ -74,7 +78,7 @@ def _resampled(fit: Fit, at: dict[str, float], confidence: float) -> Outlook:
     return Outlook(loss=estimate, jump=_jump(fit, at), law=fit.law, evidence=_digest(fit.table))
 
 
-def _jump(fit: Fit, at: Mapping[str, float]) -> float:
+def _jump(fit: "Fit", at: Mapping[str, float]) -> float:
     """Compute of the run over the largest seen, as far as the law's axes make compute."""
     resources = [a.name for a in fit.form.axes if a.name in ("parameters", "tokens", "flops", "steps")]
     names = resources or [a.name for a in fit.form.axes if a.logarithmic]

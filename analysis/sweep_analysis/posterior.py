@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweep_analysis.fit import Interval
 from sweep_analysis.forecast import Point, evidence_of
+from sweep_analysis.interval import Interval
 from sweep_analysis.predictive import History, quantile
 from sweep_analysis.split import served
 from sweep_analysis.surface import Floats

@@ -4,6 +4,7 @@ Owns the rounding and the layout. Computes nothing.
 """
 
 import math
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,14 @@ def text_of(fit: "Fit") -> str:
         lines.append(fit.message[0].upper() + fit.message[1:] + ".")
     lines += [f"Note: {warning}" for warning in fit.warnings]
     return "\n".join(lines)
+
+
+def table_html(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
+    """A table for notebooks; colours are the notebook's own."""
+    cells = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    names = "".join(f"<th>{escape(name)}</th>" for name in head)
+    table = f"<table><thead><tr>{names}</tr></thead><tbody>{cells}</tbody></table>" if rows else ""
+    return f"<div><p><b>{escape(title)}</b></p>{table}{''.join(f'<p>{escape(note)}</p>' for note in notes)}</div>"
 
 
 def html_of(fit: "Fit") -> str:

@@ -30,6 +30,15 @@ class Split(Document):
     total_flops: float
     """Training plus inference: 6·N·D + 2·N·(inference tokens)."""
 
+    def __repr__(self) -> str:
+        served = f", {self.inference_tokens:.3g} tokens served" if self.inference_tokens else ""
+        return (
+            f"<Split of {self.flops:.4g} FLOPs{served}: {self.parameters} parameters on {self.tokens} tokens"
+            f" ({self.tokens_per_parameter:.3g} a parameter), loss {self.loss}>"
+        )
+
+    __str__ = __repr__
+
 
 class Penalty(Document):
     """What another split costs against the optimal one."""
@@ -38,6 +47,11 @@ class Penalty(Document):
     """Relative excess of loss over the optimum at the same training FLOPs."""
     flops: float
     """Training FLOPs over those that reach the same loss optimally (1: none wasted)."""
+
+    def __repr__(self) -> str:
+        return f"<Penalty: {100 * self.loss:.3g} % of loss, {self.flops:.4g} times the FLOPs>"
+
+    __str__ = __repr__
 
 
 def exponents(constants: Mapping[str, float]) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """The rules by which benchmarks/calibration.py chooses constants without the origin that is scored."""
 
-import importlib.util
+import importlib
 import json
 import math
 from dataclasses import astuple, is_dataclass
@@ -12,12 +12,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def choosing():
-    spec = importlib.util.spec_from_file_location("choosing", ROOT / "benchmarks" / "choosing.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def choosing(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("choosing")
 
 
 TRIED = (

@@ -233,3 +233,24 @@ def test_a_fraction_stays_a_fraction():
 def test_a_metric_is_a_law_of_loss_alone():
     with pytest.raises(TableError, match="law of loss alone"):
         sa.compound(sa.fit(_ladder()), Estimate(value=2.4, low=2.3, high=2.5, confidence=0.95))
+
+
+def test_what_is_told_of_splits_frontiers_and_corpora_reads_as_one_sentence():
+    fit = sa.fit(_ladder())
+    frontier = sa.isoflop_frontier(_isoflops(noise=1e-3))
+    split = sa.optimal_split(fit, 1e21, inference_tokens=1e12, refits=20)
+    same = sa.compare_corpora(_ladder(), _ladder())
+    offset = sa.offset_test({"loss": np.linspace(2, 4, 8), "other_loss": np.linspace(2.3, 4.3, 8)})
+    for told, starts in (
+        (frontier, "<Frontier by approach 2: N* ~ C^0.5"),
+        (split, f"<Split of {split.flops:.4g} FLOPs, 1e+12 tokens served: "),
+        (sa.penalty(fit, 7e9, 1e12), "<Penalty: "),
+        (same, "<Comparison by Chinchilla: the corpora cannot be told apart"),
+        (offset, "<OffsetTest: offset 0.3 [0.3, 0.3], slope 1 [1, 1] against 1"),
+    ):
+        assert repr(told) == str(told)
+        assert repr(told).startswith(starts), repr(told)
+        assert "\n" not in repr(told)
+        assert len(repr(told)) < 250
+    assert "-0.00 %" not in same.message
+    assert frontier._repr_html_().count("<tr>") == 1 + len(frontier.valleys)
