@@ -57,7 +57,7 @@ def serving(folder: Path, port: int) -> Iterator[None]:
 def test_an_mlflow_server_that_comes_up_late_and_restarts_has_every_point_of_the_run(
     order: RunOrder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("mlflow.server", reason="mlflow-skinny with sqlalchemy is not installed")
+    pytest.importorskip("mlflow.server", reason="mlflow-skinny with flask-cors and sqlalchemy is not installed")
     monkeypatch.setattr(outlets, "_LONGEST_PAUSE", 0.5)
     port = free_port()
     address = f"http://127.0.0.1:{port}"
