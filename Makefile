@@ -30,7 +30,7 @@ demo: setup ## climb the laptop ladder and write its report
 test: setup lint control-plane ## every check and every test
 	@$(BIN)/pytest -n $(JOBS) --dist loadgroup
 
-control-plane: setup ## build Kubernetes for the tests, once (about 12 minutes; nothing where it is built)
+control-plane: setup ## build Kubernetes and an S3 server for the tests, once (about 12 minutes; nothing where it is built)
 	@PYTHONPATH=tests $(BIN)/python -m control_plane
 
 quick: setup ## the tests that take seconds

@@ -1,6 +1,7 @@
 """A real Kubernetes control plane for tests: its programs, built from pinned Go modules, and their life in one session.
 
-Owns which versions are tested against, where the programs lie, and how they are started. Knows nothing of sweeps.
+Owns which versions are tested against, where the programs lie (that of the S3 server is among them), and how the plane
+is started. Knows nothing of sweeps.
 """
 
 from control_plane.build import UnavailableError, program

@@ -53,7 +53,7 @@ PROGRAMS = {
         Program("kubelet", "kubernetes", "k8s.io/kubernetes/cmd/kubelet", 0.5),
         Program("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok", 1.2),
         Program("helm", "helm", "helm.sh/helm/v4/cmd/helm", 1.8),
-        Program("versitygw", "versitygw", "github.com/versity/versitygw/cmd/versitygw", 1.5, _GATEWAY),
+        Program("versitygw", "versitygw", "github.com/versity/versitygw/cmd/versitygw", 1.3, _GATEWAY),
     )
 }
 
