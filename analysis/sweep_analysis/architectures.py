@@ -260,7 +260,7 @@ def experts_in(experts: Experts, configuration: Mapping[str, Any] | None) -> tup
 
 
 def known() -> tuple[str, ...]:
-    """The architectures that can be sized."""
+    """The architectures that can be sized and trained."""
     return tuple(sorted([*_table()["counted"], *_table()["languages"]]))
 
 
@@ -286,7 +286,7 @@ def counted_by() -> str:
 
 @cache
 def facts_of(architecture: str) -> Facts:
-    """Raises ValueError, with near names or the reason, for one that cannot be sized."""
+    """Raises ValueError, with near names or the reason, for one that cannot be trained."""
     table = _table()
     language = language_of(architecture)
     if language in table["counted"]:
@@ -294,7 +294,7 @@ def facts_of(architecture: str) -> Facts:
     version = table["transformers"]
     if architecture in table["refused"]:
         raise ValueError(
-            f"architecture {architecture} of transformers {version} cannot be sized by the shape rule:"
+            f"architecture {architecture} of transformers {version} cannot be trained here:"
             f" {table['refused'][architecture]}"
         )
     near = difflib.get_close_matches(architecture, known(), n=3, cutoff=0.5)

@@ -339,8 +339,8 @@ def test_a_state_space_model_computes_no_attention_scores() -> None:
     [
         ({"architecture": "gpt3"}, "has no causal language model 'gpt3'; did you mean gptj or gpt2"),
         ({"architecture": "an-unheard-of-one"}, "docs/training.md"),
-        ({"architecture": "blt"}, "blt .* cannot be sized by the shape rule: it is four models"),
-        ({"architecture": "musicgen"}, "musicgen .* cannot be sized by the shape rule"),
+        ({"architecture": "blt"}, "blt .* cannot be trained here: it is four models"),
+        ({"architecture": "musicgen"}, "musicgen .* cannot be trained here"),
         (
             {"architecture": "deepseek_v32", "configuration": {"index_topk": 64}},
             "configuration.index_topk follows from training.sequenceLength: attention sees the whole of it",
@@ -496,7 +496,7 @@ spec:
     [
         ("architecture: mixtral, configuration: {num_local_experts: 4}", 0, "climb: fine, 4 rungs of 4 runs in all"),
         ("architecture: gpt3", 2, "spec.training.model: transformers .* has no causal language model 'gpt3'"),
-        ("architecture: blt", 2, "architecture blt .* cannot be sized by the shape rule"),
+        ("architecture: blt", 2, "architecture blt .* cannot be trained here"),
         ("architecture: gpt2, configuration: {n_embd: 4}", 2, "configuration.n_embd follows from parameters"),
         ("architecture: gpt2, configuration: {scale_attn: true}", 2, "did you mean scale_attn_weights"),
     ],

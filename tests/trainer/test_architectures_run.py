@@ -52,7 +52,7 @@ TRIED = {
     "zamba": {},  # layers that share their attention
 }
 """Architectures, and what is laid over their configuration."""
-FOLLOWED = ("deepseek_v3", "olmo_hybrid")
+FOLLOWED = ("deepseek_v3", "deepseek_v32", "bart", "olmo_hybrid")
 """Those that DeepSpeed trains too."""
 
 
