@@ -15,10 +15,16 @@ from control_plane import ControlPlane, program
 from ruamel.yaml import YAML
 from run_on_cluster import MANIFEST, Ground, installed
 
+from sweep_analysis.flops import six_nd
 from sweep_analysis.gate import Outcome, Verdict
-from sweep_operator.api import RungState, RungStatus, SweepStatus
+from sweep_analysis.record import FlopCounts, ParameterCounts, Record, RunReference
+from sweep_analysis.rung import Run
+from sweep_operator.acceptance import Accepted, accept
+from sweep_operator.api import Metadata, RungState, RungStatus, RunSpec, ScalingRun, SweepStatus
 from sweep_operator.cli import main
 from sweep_operator.clusters.kubernetes.ownership import run_labels
+from sweep_operator.names import run_name
+from sweep_operator.policy import Policy
 
 Call = Callable[..., tuple[int, str, str]]
 VERDICT = Verdict(outcome=Outcome.INCONCLUSIVE, reason="ForecastTooWide", message="too wide to promote on", checks=())
@@ -272,3 +278,75 @@ def test_what_render_prints_the_api_server_takes(ground: Ground, capsys: pytest.
     assert "there is no rung '1m'; there are: " in capsys.readouterr().err
     assert main(["render", str(manifest), "--rung", "target", "-o", "json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["items"]) == 1
+
+
+# --- plan ----------------------------------------------------------------------------------------------------------
+
+
+def climbed(ground: Ground) -> None:
+    """All rungs of the sweep are promoted, with records of one law."""
+    accepted = accept(ground.sweep, Policy())
+    assert isinstance(accepted, Accepted)
+    for rung in accepted.rungs:
+        for run in rung.runs:
+            name = run_name(ground.sweep, rung.name, 1, run)
+            uid = ground.sweep.metadata.uid
+            spec = RunSpec(sweep="web", sweep_uid=uid, rung=rung.name, revision=1, run=run, config_digest="sha256:c")
+            child = ScalingRun(metadata=Metadata(name=name, namespace=ground.namespace), spec=spec)
+            document = child.to_json()
+            document["metadata"] = {"name": name, "namespace": ground.namespace, "labels": run_labels(child)}
+            ground.plane.kubectl("create", "-f", "-", stdin=json.dumps(document))
+            ground.set_status(name, {"accepted": [record_of(run, tokens, name) for tokens in run.tokens]})
+    rungs = tuple(RungStatus(name=r.name, state=RungState.PROMOTED, runs=r.runs) for r in accepted.rungs)
+    how = ("--subresource=status", "--type=merge", "--patch-file=/dev/stdin")
+    body = json.dumps({"status": {"rungs": [rung.to_json() for rung in rungs]}})
+    ground.plane.kubectl("patch", "scalingsweep", "web", "-n", ground.namespace, *how, stdin=body)
+
+
+def record_of(run: Run, tokens: int, name: str) -> dict[str, Any]:
+    N = run.parameters
+    return Record(
+        run=RunReference(uid=name, attempt=1, config_digest="sha256:c"),
+        purpose=run.purpose,
+        parameters=ParameterCounts(total=N, non_embedding=N, active=N),
+        tokens=tokens,
+        unique_tokens=tokens,
+        epochs=1.0,
+        flops=FlopCounts(six_nd=six_nd(N, tokens), detailed=six_nd(N, tokens)),
+        seed=run.seed,
+        loss=1.05 + 18 / N**0.33 + 60 / tokens**0.36,
+        validation_digest="sha256:v",
+        tokenizer_digest="sha256:t",
+        gpu_seconds=1.0,
+        trainer_version="1",
+        finished_at="2026-01-01T00:00:00Z",
+    ).to_json()
+
+
+def test_plan_proposes_the_next_runs_of_a_sweep_by_its_name(ground: Ground, called: Call) -> None:
+    climbed(ground)
+    status, out, errors = called("plan", "web", "-o", "json")
+    assert (status, errors) == (0, "")
+    plan = json.loads(out)
+    assert (plan["sweep"], len(plan["promoted"])) == ("web", 3)
+    widths = [proposal["halfWidth"] for proposal in plan["proposals"]]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[0] < plan["halfWidth"]
+    assert "nats/token" in called("plan", "web")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["web"], 2, "web: no rung has been promoted yet"),
+        (["absent"], 2, "there is no sweep absent in namespace"),
+        (["absent.yaml"], 2, "absent.yaml is a file"),
+        (["--target", "7B:140B", "--budget", "5h"], 2, "--kubeconfig is for a sweep on a cluster"),
+    ],
+)
+def test_what_cannot_be_planned_on_a_cluster_is_said(
+    called: Call, arguments: list[str], status: int, said: str
+) -> None:
+    ended, out, errors = called("plan", *arguments)
+    assert (ended, out) == (status, "")
+    assert said in errors

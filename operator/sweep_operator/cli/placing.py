@@ -9,21 +9,25 @@ from pathlib import Path
 from sweep_operator.cli.errors import InputError
 from sweep_operator.cli.place import Place
 
+CLUSTER = ("namespace", "context", "kubeconfig")
+"""Options that name a cluster."""
 
-def add_place(parser: argparse.ArgumentParser) -> None:
-    """The options that say where the sweep stands."""
-    where = parser.add_argument_group("where the sweep stands")
+
+def add_place(parser: argparse.ArgumentParser, *, local: bool = True) -> None:
+    """The options that say where the sweep stands; without `local`, those of a cluster alone."""
+    where = parser.add_argument_group("where the sweep stands" if local else "a sweep on a cluster")
     where.add_argument("-n", "--namespace", metavar="NAMESPACE", help="on a cluster; default: the context's")
     where.add_argument("--context", metavar="NAME", help="of the kubeconfig; default: its current one")
     where.add_argument("--kubeconfig", metavar="FILE", type=Path, help="default: $KUBECONFIG, or ~/.kube/config")
-    where.add_argument("--workdir", metavar="DIR", type=Path, help="a local ladder's folder, instead of a cluster")
+    if local:
+        where.add_argument("--workdir", metavar="DIR", type=Path, help="a local ladder's folder, instead of a cluster")
 
 
 def is_local(options: argparse.Namespace) -> bool:
     """Whether the options name a folder. Raises InputError where they name a cluster as well."""
     if options.workdir is None:
         return False
-    for option in ("namespace", "context", "kubeconfig"):
+    for option in CLUSTER:
         if getattr(options, option) is not None:
             raise InputError(f"--workdir names a ladder on this machine, --{option} one on a cluster; keep one of them")
     return True

@@ -6,6 +6,7 @@ earlier ladder on this machine measured. The other two questions have modules of
 """
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from sweep_operator.capacity import capacity_of, misfit, needed_bytes
 from sweep_operator.cli.errors import Exit, InputError
 from sweep_operator.cli.ladder import open_ladder
 from sweep_operator.cli.output import add_output, write
+from sweep_operator.cli.placing import CLUSTER, add_place
 from sweep_operator.clusters import Unavailable
 from sweep_operator.clusters.local.memory import cores, run_bytes
 from sweep_operator.live.table import duration, percent, table
@@ -28,7 +30,13 @@ from sweep_operator.manifest import ManifestError, read_manifest, read_policy
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """The command's arguments."""
-    parser.add_argument("manifest", metavar="SWEEP.yaml", type=Path, nargs="?", help="the ScalingSweep to plan")
+    parser.add_argument(
+        "manifest",
+        metavar="SWEEP.yaml|NAME",
+        type=Path,
+        nargs="?",
+        help="the ScalingSweep to plan; or the name of one on a cluster, whose next runs are proposed",
+    )
     parser.add_argument(
         "--workdir",
         metavar="DIR",
@@ -59,8 +67,9 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         "--labels", metavar="METRIC=VALUE", nargs="+", help="count the labels: accuracy=0.9 or accuracy=0.9±0.02"
     )
     about.add_argument("--pilot", metavar="FILE", type=Path, help="CSV of columns labels and METRIC: for tuning data")
+    add_place(parser, local=False)
     add_output(parser)
-    parser.set_defaults(execute=lambda options: execute(options, parser))
+    parser.set_defaults(execute=lambda options: execute(options, parser), name=None)
 
 
 ONLY_WITH_TARGET = ("budget", "smallest", "sequence_length", "write_to", "data")
@@ -75,18 +84,36 @@ def execute(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Exi
             raise InputError(f"--target plans a new ladder and {options.manifest} is one already; name one of the two")
         if options.workdir is not None or options.policy is not None:
             raise InputError("--workdir and --policy belong to a ladder that stands; leave them out with --target")
+        _off_cluster(options, "--target plans a new ladder")
         return plan_target(options)
     stray = next((name for name in ONLY_WITH_TARGET if getattr(options, name) is not None), None)
     if stray is not None or options.force:
         flag = {"write_to": "manifest"}.get(stray or "force", stray or "force").replace("_", "-")
         raise InputError(f"--{flag} belongs to a new ladder: add --target, as in --target 7B:140B --budget 5000h")
+    from sweep_operator.cli.plan_next import plan_next
+
+    if options.manifest is not None and options.workdir is None and _names_a_sweep(options.manifest):
+        from sweep_operator.cli.cluster import answered
+
+        options.name = str(options.manifest)
+        return answered(plan_next)(options)
     if options.manifest is not None:
+        _off_cluster(options, f"{options.manifest} is a file")
         return _plan_manifest(options)
     if options.workdir is None:
         parser.error("name a SWEEP.yaml, or --target 7B:140B --budget 5000h, or --workdir DIR of a ladder that stands")
-    from sweep_operator.cli.plan_next import plan_next
-
     return plan_next(options)
+
+
+def _names_a_sweep(manifest: Path) -> bool:
+    """Whether it is a sweep's name on a cluster: no file, and no file's name either."""
+    return not manifest.exists() and re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", str(manifest)) is not None
+
+
+def _off_cluster(options: argparse.Namespace, instead: str) -> None:
+    for option in CLUSTER:
+        if getattr(options, option) is not None:
+            raise InputError(f"--{option} is for a sweep on a cluster, by its name, and {instead}; leave it out")
 
 
 def _plan_manifest(options: argparse.Namespace) -> Exit:

@@ -1,4 +1,4 @@
-"""`scalingsweep plan --workdir DIR`: after a rung, the runs that would tell most about the target for their price.
+"""`scalingsweep plan --workdir DIR`, `plan NAME`: after a rung, the runs that tell most of the target for their price.
 
 Owns the reading of the ladder and the table of proposals. The forecasts are `sweep_analysis.plan.following`'s; what a
 manifest trains next changes only when its author changes it.
@@ -14,8 +14,8 @@ from sweep_operator import budget
 from sweep_operator.acceptance import Refused, accept
 from sweep_operator.api import RungState, ScalingSweep
 from sweep_operator.cli.errors import Exit, InputError
-from sweep_operator.cli.ladder import open_ladder
 from sweep_operator.cli.output import write
+from sweep_operator.cli.placing import place_of
 from sweep_operator.cli.plan_around import around, around_words, progress
 from sweep_operator.judgement import history_of, known
 from sweep_operator.live.table import duration, percent, table
@@ -28,20 +28,21 @@ def plan_next(options: argparse.Namespace) -> Exit:
     from sweep_analysis.plan.following import propose
     from sweep_analysis.plan.ladder import Step
 
-    store, sweep = open_ladder(options.workdir)
+    place = place_of(options)
+    sweep, children = place.sweep(), place.runs()
+    name = options.workdir or options.name
     try:
         policy = read_policy(options.policy)
     except ManifestError as error:
         raise InputError(str(error)) from None
     verdict = accept(sweep, policy)
     if isinstance(verdict, Refused):
-        raise InputError(f"{options.workdir}: {verdict.reason}: {verdict.message}")
-    children = store.runs()
+        raise InputError(f"{name}: {verdict.reason}: {verdict.message}")
     promoted = history_of(sweep, children)
     history = known(sweep, promoted)
     if not any(promoted):
         raise InputError(
-            f"{options.workdir}: no rung has been promoted yet, so nothing is known;"
+            f"{name}: no rung has been promoted yet, so nothing is known;"
             " plan its manifest instead: scalingsweep plan SWEEP.yaml"
         )
     training, target = sweep.spec.training, verdict.target
@@ -63,7 +64,7 @@ def plan_next(options: argparse.Namespace) -> Exit:
             told=told,
         )
     if isinstance(answer, NoForecast):
-        raise InputError(f"{options.workdir}: no forecast yet ({answer.reason}): {answer.message}")
+        raise InputError(f"{name}: no forecast yet ({answer.reason}): {answer.message}")
     document: dict[str, Any] = {"sweep": sweep.metadata.name, "promoted": sorted(done - {"target"})} | answer.to_json()
     for proposal in document["proposals"]:
         proposal["gpuSeconds"] = _seconds(training, proposal, children)
