@@ -20,12 +20,14 @@ from sweep_analysis.document import Document
 from sweep_analysis.forecast import Point, evidence_of, unidentified
 from sweep_analysis.ladders import Ladder
 from sweep_analysis.surface import Floats
+from sweep_analysis.wilson import wilson
 
 LEAST_RUNGS = 3
 LEAST_RECORDS = 4
 FAR = (10.0, 300.0)
 """Jumps in compute that count as far."""
 JUMPS = (3.0, 10.0, 30.0, 100.0, 300.0)
+ALIKE = 1e-9  # a half-width that rounding alone makes
 PAST_RUNGS = ((3, 3), (4, 4), (5, 6), (7, 8), (9, 99))
 
 
@@ -158,7 +160,8 @@ class Row(Document):
     coverage: float
     coverage_low: float
     coverage_high: float
-    """95 % interval of the coverage, ladders with their thinnings as clusters, or rungs where there is one."""
+    """95 % interval of the coverage, ladders with their thinnings as clusters, or rungs where there are fewer than
+    three; where the clusters came out alike, Wilson's with a trial for each number of a whole ladder's past rungs."""
     frontier_coverage: float
     mean_coverage: float
     median_width: float
@@ -208,13 +211,13 @@ def report(scores: Sequence[Score], abstained: int, *, confidence: float = 0.95)
 def row(group: str, scores: Sequence[Score]) -> Row:
     """One group of at least one forecast."""
     covered = np.array([s.covered for s in scores])
-    margin = 1.96 * _clustered_error(scores, covered)
+    low, high = _interval(scores, covered)
     return Row(
         group=group,
         forecasts=len(scores),
         coverage=float(covered.mean()),
-        coverage_low=max(0.0, float(covered.mean()) - margin),
-        coverage_high=min(1.0, float(covered.mean()) + margin),
+        coverage_low=low,
+        coverage_high=high,
         frontier_coverage=float(np.mean([s.frontier_covered for s in scores])),
         mean_coverage=float(np.mean([s.mean_covered for s in scores])),
         median_width=float(np.median([s.width for s in scores])),
@@ -223,18 +226,35 @@ def row(group: str, scores: Sequence[Score]) -> Row:
     )
 
 
+def _interval(scores: Sequence[Score], covered: Floats) -> tuple[float, float]:
+    """95 % interval of the mean coverage.
+
+    A ladder and its thinnings share runs, so they are one cluster. Clusters that came out alike (nothing missed, most
+    often) have no spread to go by: what a ladder and its thinnings were told from one number of past rungs is then one
+    trial.
+    """
+    mean = float(covered.mean())
+    margin = 1.96 * _clustered_error(scores, covered)
+    if margin < ALIKE:
+        return wilson(mean, len({(*_whole(s), s.past_rungs) for s in scores}))
+    return max(0.0, mean - margin), min(1.0, mean + margin)
+
+
 def _clustered_error(scores: Sequence[Score], covered: Floats) -> float:
-    """Standard error of the mean coverage: a ladder and its thinnings share runs, so they are one cluster."""
-    names = [(s.origin, s.ladder.split(" (")[0]) for s in scores]
+    """Standard error of the mean coverage, by clusters; 0 where they came out alike."""
+    names = [_whole(s) for s in scores]
     if len(set(names)) < 3:
         names = [(s.ladder, str(s.past_rungs)) for s in scores]
     sums: dict[tuple[str, str], float] = {}
     for name, value in zip(names, covered - covered.mean(), strict=True):
         sums[name] = sums.get(name, 0.0) + value
     groups = len(sums)
-    if groups < 2:
-        return 1.0
-    return math.sqrt(sum(v * v for v in sums.values()) * groups / (groups - 1)) / len(scores)
+    return math.sqrt(sum(v * v for v in sums.values()) * groups / max(1, groups - 1)) / len(scores)
+
+
+def _whole(score: Score) -> tuple[str, str]:
+    """The whole ladder that a forecast is of, be it of a thinning."""
+    return score.origin, score.ladder.split(" (")[0]
 
 
 def _rows(scores: Sequence[Score], groups: Iterable[tuple[str, Callable[[Score], bool]]]) -> tuple[Row, ...]:

@@ -4,11 +4,13 @@ import importlib
 import json
 import math
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from sweep_analysis.backtest import Foretold, Score, SurfaceReplay, replay, report, row
 from sweep_analysis.forecast import Forecast, Point, forecast
@@ -111,6 +113,31 @@ def test_a_ladder_and_its_thinnings_are_one_cluster():
         scores += replay(variant)[0]
     summary = row("all", [s for s in scores if not s.far])
     assert 0 <= summary.coverage_low <= summary.coverage <= summary.coverage_high <= 1
+
+
+def scored(covered, ladder="a", past_rungs=3):
+    """A forecast of which only the coverage matters."""
+    return Score("made", ladder, past_rungs, 2.0, False, 4, covered, True, True, 0.02, 0.02, 0.02, 0.001)
+
+
+def test_a_coverage_without_a_miss_is_as_sure_as_its_trials_are_many():
+    few = row("one ladder", [scored(1.0, past_rungs=k) for k in range(3, 9)])
+    assert (few.coverage_low, few.coverage_high) == pytest.approx(stats.binomtest(6, 6).proportion_ci(method="wilson"))
+    thinned = row("thinned", [scored(1.0, f"a{part}", k) for part in ("", " (every 2 from 0)") for k in range(3, 9)])
+    assert thinned.coverage_low == few.coverage_low
+    more = row("three ladders", [scored(1.0, name, k) for name in "abc" for k in range(3, 9)])
+    assert few.coverage_low < more.coverage_low < 1.0 == more.coverage_high
+
+
+def test_ladders_that_miss_alike_do_not_make_the_coverage_certain():
+    alike = row("alike", [scored(0.5 if k == 4 else 1.0, name, k) for name in "abc" for k in range(3, 7)])
+    assert alike.coverage_low < alike.coverage - 0.05
+    assert alike.coverage < alike.coverage_high < 1.0
+
+
+def test_one_forecast_alone_leaves_its_coverage_open():
+    alone = row("alone", [scored(1.0)])
+    assert (alone.coverage_low, alone.coverage_high) == pytest.approx((0.2065, 1.0), abs=1e-4)
 
 
 def test_thinning_keeps_every_second_and_third_rung_from_each_start():
@@ -217,6 +244,14 @@ def test_the_pages_tables_are_those_of_the_kept_calibration(origins, title):
         cells = [str(r["forecasts"]), f"{r['coverage']:.3f} ({r['coverageLow']:.3f}–{r['coverageHigh']:.3f})"]
         assert rows[name][:2] == cells, name
         assert rows[name][4:] == [f"{r[k]:.2%}" for k in ("medianWidth", "intervalScore", "medianError")], name
+
+
+def test_no_coverage_is_kept_or_printed_as_certain():
+    tables = [CALIBRATION[origins][chosen] for origins in ("four", "six") for chosen in CALIBRATION["four"]]
+    groups = [r for t in tables for part in ("byOrigin", "byPastRungs", "byJump", "far") for r in (t, *t[part])]
+    assert len(groups) > 100
+    assert all(r["coverageHigh"] - r["coverageLow"] > 0.001 for r in groups)
+    assert not re.search(r"\(([01]\.\d+)–\1\)", PAGE)
 
 
 def test_the_pages_first_screen_says_what_the_tables_below_it_say():

@@ -14,10 +14,10 @@ import numpy as np
 from sweep_analysis.document import Document
 from sweep_analysis.plan.devices import Range
 from sweep_analysis.surface import Floats
+from sweep_analysis.wilson import half_width as wilson_half_width
 
 SHARES = ("accuracy", "error", "precision", "recall")
 """Metrics that are a share of labels. Precision counts labels among what was flagged, recall among what should be."""
-Z = 1.959964
 HALF_WIDTH = 0.01
 
 
@@ -74,16 +74,12 @@ def labels_for(metric: Metric, pilot: Path | None = None) -> Labels:
 def measured_by(value: float, half_width: float) -> int:
     """Fewest labels whose Wilson interval is no wider than ±half_width at 95 %."""
     low, high = 1, 1
-    while _wilson(value, high) > half_width:
+    while wilson_half_width(value, high) > half_width:
         low, high = high, high * 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _wilson(value, middle) <= half_width else (middle, high)
+        low, high = (low, middle) if wilson_half_width(value, middle) <= half_width else (middle, high)
     return high
-
-
-def _wilson(p: float, n: int) -> float:
-    return Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n)) / (1 + Z * Z / n)
 
 
 def _reached(answer: Labels, pilot: Path) -> Labels:
