@@ -5,6 +5,7 @@ data-frame library; Parquet alone asks for pyarrow. Knows no law and judges no v
 """
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -177,25 +178,34 @@ def _file(path: Path, how: _Reading) -> Columns:
         raise TableError(f"there is no file {path}")
     if path.is_dir():
         raise TableError(f"{path} is a folder; name a CSV, JSON lines or Parquet file")
-    if path.suffix.lower() in (".parquet", ".pq"):
-        return _parquet(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
+    except OSError as error:
+        raise TableError(f"{path} cannot be read: {error.strerror}") from None
+    if path.suffix.lower() in (".parquet", ".pq"):
+        return _parquet(content, path.name)
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise TableError(f"{path.name} is not UTF-8 text; CSV, JSON lines or Parquet would be right") from None
     return _text(text, path.name, how)
 
 
-def _parquet(path: Path) -> Columns:
+def _parquet(content: bytes, name: str) -> Columns:
     try:
-        from pyarrow import ArrowInvalid, parquet
+        from pyarrow import ArrowException, BufferReader, parquet
     except ImportError:
-        raise TableError(f"reading {path.name} needs pyarrow: install scalingsweep[tables], or give CSV") from None
+        raise TableError(f"reading {name} needs pyarrow: install scalingsweep[tables], or give CSV") from None
     try:
-        table = parquet.read_table(path)
-    except ArrowInvalid:
-        raise TableError(f"{path.name} is no Parquet file, or a damaged one; write it again, or give CSV") from None
-    return Columns({n: table.column(n).to_pylist() for n in table.column_names}, path.name)
+        table = parquet.read_table(BufferReader(content))
+    except (ArrowException, OSError):  # OSError where a page is damaged and not the footer
+        raise TableError(f"{name} is no Parquet file, or a damaged one; write it again, or give CSV") from None
+    return Columns({n: table.column(n).to_pylist() for n in table.column_names}, name)
+
+
+def _lines(text: str) -> io.StringIO:
+    """Lines as CSV and JSON have them: a form feed or a Unicode separator is a character like any other."""
+    return io.StringIO(text, newline="")
 
 
 def _text(text: str, name: str, how: _Reading) -> Columns:
@@ -205,15 +215,18 @@ def _text(text: str, name: str, how: _Reading) -> Columns:
         return _json(text, name, how)
     if suffix not in (".csv", ".tsv", ".txt", ""):
         raise TableError(f"{name}: unknown kind {suffix}; CSV, JSON lines (.jsonl) or Parquet would be right")
-    reader = csv.reader(text.splitlines(keepends=True), delimiter="\t" if suffix == ".tsv" else ",")
+    reader = csv.reader(_lines(text), delimiter="\t" if suffix == ".tsv" else ",")
     rows: list[list[str]] = []
     lines: list[int] = []
     ended = 0  # the line that the row before ended on: a quoted value may hold several
-    for row in reader:
-        if row:
-            rows.append(row)
-            lines.append(ended + 1)
-        ended = reader.line_num
+    try:
+        for row in reader:
+            if row:
+                rows.append(row)
+                lines.append(ended + 1)
+            ended = reader.line_num
+    except csv.Error as error:
+        raise TableError(f"line {ended + 1} of {name} is not CSV: {error}") from None
     if not rows:
         raise TableError(f"{name} is empty; its first line should name the columns")
     head, body, lines = [h.strip() for h in rows[0]], rows[1:], lines[1:]
@@ -235,7 +248,7 @@ def _json(text: str, source: str, how: _Reading) -> Columns:
         except json.JSONDecodeError as error:
             raise TableError(f"{source} is not JSON: {error.msg} at line {error.lineno}") from None
     rows, lines = [], []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(_lines(text), start=1):
         if line.strip():
             try:
                 rows.append(json.loads(line))

@@ -181,17 +181,19 @@ def _numbers(raw: Columns, name: str, found: str, *, required: bool) -> Array:
     values = raw.named[found]
     try:
         array = np.asarray(values)
+        if array.ndim != 1:
+            raise TypeError("a list, or a column named twice, in place of a number")
         if array.dtype.kind in "fiub":
             return np.array(array, dtype=np.float64)
         if array.dtype.kind == "O":
             return np.array([np.nan if v is None else _number(v, name) for v in array.tolist()])
         return np.array([_number(v, name) for v in array.tolist()])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         out = np.full(len(values), np.nan)
         for row, value in enumerate(values):
             try:
                 out[row] = np.nan if value is None else _number(value, name)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 if required:
                     raise TableError(f"{raw.row(row)}: {found} is {str(value)[:40]!r}, which is not a number") from None
         return out

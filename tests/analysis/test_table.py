@@ -168,6 +168,8 @@ def test_rows_without_a_value_may_be_dropped():
     [
         ({"parameters": N, "tokens": D}, "no column loss among parameters, tokens"),
         ({"parameters": N, "tokens": D[:3], "loss": L}, "differ in length"),
+        ({"parameters": N, "tokens": D, "loss": np.stack([L, L], 1)}, "row 1 of the records: loss is .* not a number"),
+        ([{**ROWS[0], "tokens": 10**400}, *ROWS], "row 1 of the records: tokens is '1000.* not a number"),
         ([], "no rows in the records"),
         ([1, 2], "row 1 of the records is a int"),
         (7, "cannot read records from int"),
@@ -187,6 +189,8 @@ def test_what_is_no_table_is_refused_in_one_sentence(source, said):
         ("c.csv", "N,D,loss\n1,2\n", "line 2 of c.csv has 2 values"),
         ("d.csv", "N,N,loss\n1,2,3\n", "names the column 'N' twice"),
         ("e.jsonl", '{"N": 1}\n{"N": \n', "line 2 of e.jsonl is not JSON"),
+        ("e.json", '{"N": [1, 2], "D": [1, 2], "L": [2, 3]}', "line 1 of e.json: N is .* not a number"),
+        ("g.csv", f"N,D,L,note\n1,2,3,x\n1,2,3,{'x' * 200_000}\n", "line 3 of g.csv is not CSV: field larger"),
         ("f.xlsx", "x", "unknown kind .xlsx"),
     ],
 )
@@ -212,6 +216,24 @@ def test_a_damaged_parquet_file_is_refused_in_one_sentence(tmp_path):
     (tmp_path / "runs.parquet").write_bytes(b"nothing of the kind")
     with pytest.raises(TableError, match=r"runs\.parquet is no Parquet file"):
         fit(tmp_path / "runs.parquet")
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(pa.table(COLUMNS), tmp_path / "runs.parquet")
+    whole = (tmp_path / "runs.parquet").read_bytes()
+    for place in (4, len(whole) - 60):  # a page, and the footer
+        (tmp_path / "runs.parquet").write_bytes(whole[:place] + b"\xff" * 40 + whole[place + 40 :])
+        with pytest.raises(TableError, match=r"runs\.parquet is no Parquet file, or a damaged one"):
+            fit(tmp_path / "runs.parquet")
+
+
+def test_separators_that_only_some_call_a_line_break_stay_inside_a_value(tmp_path):
+    rows = list(zip(N, D, L, strict=True))
+    for mark in "\v\f\x85\u2028":
+        notes = [f"{n},{d},{v},a{mark}b" for n, d, v in rows]
+        assert fit(_written(tmp_path / "runs.csv", "\n".join(["N,D,L,note", *notes]))).records == len(L)
+    objects = [json.dumps({"N": n, "D": d, "L": v, "note": "a\u2028b"}, ensure_ascii=False) for n, d, v in rows]
+    assert fit(_written(tmp_path / "runs.jsonl", "\n".join(objects))).records == len(L)
 
 
 def test_exports_of_experiment_trackers_are_read_by_a_column_map(tmp_path):
