@@ -76,7 +76,7 @@ def choose(records: Records, laws: Sequence[str | Law] | None = None, **reading:
     """Choose among laws of loss by held-out one-step error.
 
     laws: those compared; when None, every law of loss whose axes the records have. Raises TableError when no law can be
-    fitted, with the reasons.
+    fitted, with the reasons, and ValueError on a law of anything but loss.
     """
     table, forms, reasons = _gathered(records, laws, reading)
     steps = _rungs(table)
@@ -126,6 +126,9 @@ def _gathered(
     """
     if laws is not None:
         forms = tuple(law_of(law) for law in laws)
+        for form in forms:
+            if form.response != "loss":
+                raise ValueError(f"{form.name} is a law of {form.response}; the choice is among laws of loss")
         needs = dict.fromkeys(n for f in forms for n in (*(a.name for a in f.axes), f.response))
         return read(records, tuple(needs), **reading), forms, {}
     of_loss = [law for law in LAWS.values() if law.response == "loss"]

@@ -164,7 +164,7 @@ def fit(
     form = law_of(law)
     needs = (*(a.name for a in form.axes), form.response)
     residual = residual or form.residual
-    signed = [a.name for a in form.axes if not a.logarithmic] + ([form.response] if residual == "absolute" else [])
+    signed = [a.name for a in form.axes if not a.positive] + ([form.response] if residual == "absolute" else [])
     table = read(records, needs, columns=columns, signed=signed, **reading)
     goal = solve.Objective(form.delta if delta is None else delta, residual == "relative", asymmetry)
     return fit_table(table, form, goal, confidence=confidence)

@@ -10,6 +10,7 @@ from sweep_analysis.fit import FitStatus, fit
 from sweep_analysis.laws import LAWS, law_of
 from sweep_analysis.laws.kaplan import overfitting, tokens_against_overfitting
 from sweep_analysis.laws.transfer import Compared
+from sweep_analysis.table import TableError
 
 SIZES = np.geomspace(2e7, 6e9, 7)
 RATIOS = np.array([5.0, 20.0, 80.0])
@@ -267,3 +268,13 @@ def test_a_fit_of_every_law_is_drawn_with_all_its_records(name):
     assert 1 <= len(curves) <= 5
     assert all(np.isfinite(line.get_ydata()).all() for line in curves)
     assert interactive(figure, name).count('class="tip"') == found.records
+
+
+@pytest.mark.parametrize("name", [name for name, law in LAWS.items() if any(axis.by_ratio for axis in law.axes)])
+def test_values_told_apart_by_ratio_are_above_zero(name):
+    data = _observed(name, TRUTH[name][2])
+    axis = next(a.name for a in LAWS[name].axes if a.by_ratio)
+    with pytest.raises(TableError, match=f"{axis} is 0; it must be a finite number greater than zero"):
+        fit({**data, axis: np.where(data[axis] == data[axis].min(), 0.0, data[axis])}, name)
+    with pytest.raises(ValueError, match=f"{axis} is -5; a finite number greater than zero would be right"):
+        fit(data, name).forecast(**{**{a.name: 1e9 for a in LAWS[name].axes}, axis: -5})

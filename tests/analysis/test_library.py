@@ -101,6 +101,12 @@ def test_a_choice_names_the_row_whose_size_or_data_is_missing():
         sa.choose(data)
 
 
+def test_a_law_of_anything_but_loss_is_no_candidate():
+    data = {"loss": np.linspace(2, 4, 14), "accuracy": np.linspace(0.8, 0.3, 14)}
+    with pytest.raises(ValueError, match="DownstreamSigmoid is a law of accuracy; the choice is among laws of loss"):
+        sa.choose(data, ["DownstreamSigmoid"])
+
+
 def test_why_a_law_of_lower_error_was_ruled_out_is_said():
     lower = []
     for seed in range(6):

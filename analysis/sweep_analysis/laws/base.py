@@ -27,7 +27,12 @@ class Axis:
     unit: str
     logarithmic: bool = True
     levels: int = 2  # distinct values that identify the law
-    by_ratio: bool | None = None  # whether values are distinct by their ratio; None: where the axis is logarithmic
+    by_ratio: bool = False  # whether values are told apart by their ratio though the law takes them as they are
+
+    @property
+    def positive(self) -> bool:
+        """Whether every value lies above zero, and those that differ do so by their ratio."""
+        return self.logarithmic or self.by_ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +123,9 @@ class Law(ABC):
                 raise ValueError(
                     f"{axis.name} is {values[axis.name]!r}; a number would be right, such as 7e9"
                 ) from None
-            bad = ~np.isfinite(given) | (axis.logarithmic & (given <= 0))
+            bad = ~np.isfinite(given) | (axis.positive & (given <= 0))
             if bad.any():
-                right = "a finite number greater than zero" if axis.logarithmic else "a finite number"
+                right = "a finite number greater than zero" if axis.positive else "a finite number"
                 raise ValueError(f"{axis.name} is {given[bad].flat[0]:g}; {right} would be right")
 
     def coordinates(self, values: Mapping[str, Any], units: Mapping[str, float] | None = None) -> list[Array]:
@@ -196,8 +201,7 @@ class Law(ABC):
     def identifies(self, values: Mapping[str, Any]) -> str | None:
         """None, or one sentence why points at these axis values cannot identify the law, and the remedy."""
         for axis in self.axes:
-            by_ratio = axis.logarithmic if axis.by_ratio is None else axis.by_ratio
-            levels = distinct(np.atleast_1d(np.asarray(values[axis.name], dtype=float)), by_ratio)
+            levels = distinct(np.atleast_1d(np.asarray(values[axis.name], dtype=float)), axis.positive)
             if levels < axis.levels:
                 return (
                     f"{self.name} needs at least {axis.levels} distinct values of {axis.name}, and there "
