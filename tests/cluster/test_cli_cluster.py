@@ -340,6 +340,7 @@ def test_plan_proposes_the_next_runs_of_a_sweep_by_its_name(ground: Ground, call
     [
         (["web"], 2, "web: no rung has been promoted yet"),
         (["absent"], 2, "there is no sweep absent in namespace"),
+        (["absent.v2"], 2, "there is no sweep absent.v2 in namespace"),
         (["absent.yaml"], 2, "absent.yaml is a file"),
         (["--target", "7B:140B", "--budget", "5h"], 2, "--kubeconfig is for a sweep on a cluster"),
     ],
@@ -350,3 +351,13 @@ def test_what_cannot_be_planned_on_a_cluster_is_said(
     ended, out, errors = called("plan", *arguments)
     assert (ended, out) == (status, "")
     assert said in errors
+
+
+@pytest.mark.parametrize("name", ["web", "web.v2"])
+def test_a_folder_of_the_same_name_hides_no_sweep(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    assert main(["plan", name, "--kubeconfig", "absent"]) == 2
+    assert "no API server is known: absent does not exist" in capsys.readouterr().err

@@ -106,8 +106,10 @@ def execute(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Exi
 
 
 def _names_a_sweep(manifest: Path) -> bool:
-    """Whether it is a sweep's name on a cluster: no file, and no file's name either."""
-    return not manifest.exists() and re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", str(manifest)) is not None
+    """Whether it is a sweep's name on a cluster: no file, and no manifest's name either. A folder of that name may be
+    the same sweep on this machine."""
+    named = re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", str(manifest)) is not None
+    return named and not manifest.is_file() and manifest.suffix not in (".yaml", ".yml", ".json")
 
 
 def _off_cluster(options: argparse.Namespace, instead: str) -> None:
