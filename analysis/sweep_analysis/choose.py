@@ -138,7 +138,7 @@ def _gathered(
     has = {name for name in CORE if name in seen.named}
     if "parameters" in has and has & {"tokens", "flops"}:
         has |= {"tokens", "flops"}
-    usable = {name for name in further if name in seen.columns and float(seen[name].min()) > 0}
+    usable = {name for name in further if name in seen.columns}
     varied = {name for name in usable if np.ptp(seen[name]) > 0 or levels[name] < 2}  # a constant makes no candidate
     able, reasons = [], {}
     for law in of_loss:

@@ -66,7 +66,7 @@ def read(
     signed: Sequence[str] = (),
     also: Sequence[str] = (),
 ) -> Table:
-    """The table of `needs`, and of run, rung, parameters, tokens, flops and `also` where the source has them.
+    """The table of `needs`, and of run, rung, parameters, tokens, flops and `also` where the source has usable ones.
 
     columns: canonical name → the source's name. convention: which N of a Record. missing: rows with an empty or NaN
     needed value are refused, or dropped. signed: needed columns that may be zero or negative. Diagnosis records are
@@ -105,7 +105,8 @@ def read(
             raise TableError(f"{raw.row(row)}: {name} is {v[row]:g}; it must be {must}")
     optional = [n for n in numbers if n not in needs]
     for name in optional:  # not asked for: kept only where it is usable
-        if not np.isfinite(numbers[name][keep]).all():
+        v = numbers[name][keep]
+        if not (np.isfinite(v) & (v > 0)).all():
             del numbers[name]
     if not keep.any():
         raise TableError(f"{raw.source}: no complete row with {', '.join(needs)}")

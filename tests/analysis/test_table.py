@@ -156,6 +156,15 @@ def test_a_bad_value_in_arrays_is_refused_with_its_row(column, value):
         fit(bad)
 
 
+@pytest.mark.parametrize("size", [0.0, -1.0, math.nan])
+def test_sizes_that_a_law_does_not_ask_for_and_none_has_are_left_out(size):
+    outlier = np.where(np.arange(len(L)) == 4, 1.5 * L, L)
+    asked = {"flops": 6 * N * D, "loss": outlier, "tokens": D}
+    with_sizes = fit({**asked, "parameters": np.where(np.arange(len(L)) == 2, size, N)}, "KaplanCompute")
+    assert "parameters" not in with_sizes.table.columns
+    assert with_sizes.constants == fit(asked, "KaplanCompute").constants
+
+
 def test_rows_without_a_value_may_be_dropped():
     rows = [*ROWS, {"parameters": 1e9, "tokens": 1e10, "loss": None}, {"parameters": 1e9, "tokens": 1e10}]
     with pytest.raises(TableError, match="row 13"):
