@@ -244,15 +244,27 @@ def _json(text: str, source: str, how: _Reading) -> Columns:
     """A JSON array of objects, or one object a line."""
     if text.lstrip().startswith("["):
         try:
-            return _rows(json.loads(text), how, source)
+            return _rows(_parsed(text), how, source)
         except json.JSONDecodeError as error:
             raise TableError(f"{source} is not JSON: {error.msg} at line {error.lineno}") from None
     rows, lines = [], []
     for number, line in enumerate(_lines(text), start=1):
         if line.strip():
             try:
-                rows.append(json.loads(line))
+                rows.append(_parsed(line))
             except json.JSONDecodeError as error:
                 raise TableError(f"line {number} of {source} is not JSON: {error.msg}") from None
             lines.append(number)
     return _rows(rows, how, source, lines)
+
+
+def _parsed(text: str) -> Any:
+    """The value of JSON. Raises JSONDecodeError, also on what Python itself refuses to hold."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError:
+        raise json.JSONDecodeError("brackets within brackets, a thousand deep", text, 0) from None
+    except ValueError:
+        raise json.JSONDecodeError("a number of thousands of digits", text, 0) from None

@@ -200,6 +200,8 @@ def test_what_is_no_table_is_refused_in_one_sentence(source, said):
         ("e.jsonl", '{"N": 1}\n{"N": \n', "line 2 of e.jsonl is not JSON"),
         ("e.json", '{"N": [1, 2], "D": [1, 2], "L": [2, 3]}', "line 1 of e.json: N is .* not a number"),
         ("g.csv", f"N,D,L,note\n1,2,3,x\n1,2,3,{'x' * 200_000}\n", "line 3 of g.csv is not CSV: field larger"),
+        ("h.json", "[" * 100_000, "h.json is not JSON: brackets within brackets"),
+        ("i.jsonl", '{"N": 1}\n{"N": ' + "1" * 5000 + "}", "line 2 of i.jsonl is not JSON: a number of thousands"),
         ("f.xlsx", "x", "unknown kind .xlsx"),
     ],
 )
