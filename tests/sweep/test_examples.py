@@ -13,11 +13,11 @@ from ruamel.yaml import YAML
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCALINGSWEEP = Path(sys.executable).parent / "scalingsweep"
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(960)
 
 
 def call(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([SCALINGSWEEP, *arguments], cwd=cwd, capture_output=True, text=True, timeout=1180, check=False)
+    return subprocess.run([SCALINGSWEEP, *arguments], cwd=cwd, capture_output=True, text=True, timeout=900, check=False)
 
 
 def run(example: str, folder: Path) -> subprocess.CompletedProcess[str]:
